@@ -1,0 +1,126 @@
+"Keys: RFC and Wycheproof vectors, file permissions, and that no text ever shows a key."
+import io, json, logging, os, pickle, re, stat, traceback
+from pathlib import Path
+
+import pytest
+
+from medcrypt.crypto.keys import Key, KeyFileError, derive, from_passphrase, load_key, new_key, write_key
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+KEY = Key(bytes(range(32)))
+
+
+def vectors(name):
+    path = SHARED / "vectors" / name
+    if not path.is_file(): pytest.skip(f"no vectors at {path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    for name in ("MEDCRYPT_KEY", "MEDCRYPT_KEY_FILE"): monkeypatch.delenv(name, raising=False)
+
+
+def test_text_never_shows_the_key():
+    log = io.StringIO(); logger = logging.getLogger("keys"); logger.addHandler(logging.StreamHandler(log)); logger.warning("%s %r", KEY, KEY)
+    texts = [repr(KEY), str(KEY), f"{KEY}", f"{KEY!r:>40}", "%s" % KEY, repr([KEY]), repr({"key": KEY}), repr(KEY[:16]), repr(KEY[::-1]), log.getvalue()]
+    for text in texts: assert "\\x" not in text and KEY.hex()[:8] not in text and "Key of" in text
+    assert KEY[3] == 3 and bytes(KEY) == bytes(range(32)) and pickle.loads(pickle.dumps(KEY)) == KEY
+    assert type(pickle.loads(pickle.dumps(KEY))) is Key
+
+
+def test_new_keys_differ(): assert len({new_key() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("umask", (0o000, 0o022, 0o077))
+def test_file_mode_whatever_the_umask(tmp_path, umask):
+    old = os.umask(umask)
+    try: key = write_key(tmp_path / "deep" / "folder" / "k")
+    finally: os.umask(old)
+    path = tmp_path / "deep" / "folder" / "k"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == key.hex() + "\n" and load_key(path) == key
+    assert type(load_key(path)) is Key
+
+
+def test_never_overwrites(tmp_path):
+    write_key(tmp_path / "k", KEY)
+    with pytest.raises(KeyFileError, match="never overwritten"): write_key(tmp_path / "k")
+    assert load_key(tmp_path / "k") == KEY
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(KeyFileError): write_key(tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mode", (0o640, 0o604, 0o660, 0o644, 0o601, 0o777))
+def test_open_permissions_are_refused(tmp_path, mode):
+    path = tmp_path / "k"; write_key(path, KEY); path.chmod(mode)
+    with pytest.raises(KeyFileError, match=f"chmod 600 {re.escape(str(path))}"): load_key(path)
+
+
+@pytest.mark.parametrize("content", (b"", b"\n", KEY.hex()[:-1].encode(), KEY.hex().encode() + b"00", b"0x" + KEY.hex()[2:].encode(), KEY, b"\xff" * 64,
+                                     (KEY.hex()[:32] + " " + KEY.hex()[32:]).encode(), b"0" * 5000))
+def test_bad_content_is_refused_and_not_echoed(tmp_path, content):
+    path = tmp_path / "k"; path.write_bytes(content); path.chmod(0o600)
+    with pytest.raises(KeyFileError) as caught: load_key(path)
+    text = "".join(traceback.format_exception(caught.value))
+    assert str(path) in text and KEY.hex()[:6] not in text and KEY.hex()[-6:] not in text
+
+
+def test_places_that_are_no_key_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "fifo"):
+        with pytest.raises(KeyFileError, match=re.escape(str(path))): load_key(path)
+    with pytest.raises(KeyFileError): write_key(tmp_path / "fifo" / "k")
+    with pytest.raises(KeyFileError): write_key(tmp_path / "k", b"short")
+    assert not (tmp_path / "k").exists()
+
+
+def test_environment(tmp_path, monkeypatch):
+    with pytest.raises(KeyFileError, match="MEDCRYPT_KEY_FILE"): load_key()
+    monkeypatch.setenv("MEDCRYPT_KEY", KEY.hex()); assert load_key() == KEY
+    other = write_key(tmp_path / "k"); monkeypatch.setenv("MEDCRYPT_KEY_FILE", str(tmp_path / "k")); assert load_key() == other
+    third = write_key(tmp_path / "third"); assert load_key(tmp_path / "third") == third
+    monkeypatch.delenv("MEDCRYPT_KEY_FILE"); monkeypatch.setenv("MEDCRYPT_KEY", "äöü")
+    with pytest.raises(KeyFileError, match="MEDCRYPT_KEY"): load_key()
+
+
+# RFC 5869 appendix A.1
+def test_hkdf_rfc_5869_a1():
+    okm = derive(b"\x0b" * 22, bytes(range(13)), bytes(range(0xF0, 0xFA)), 42)
+    assert okm.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+
+
+def test_hkdf_wycheproof():
+    tests = [t for g in json.loads(vectors("wycheproof/hkdf_sha256_test.json").read_text())["testGroups"] for t in g["tests"]]
+    for test in tests:
+        arguments = bytes.fromhex(test["ikm"]), bytes.fromhex(test["salt"]), bytes.fromhex(test["info"]), test["size"]
+        if test["result"] == "valid": assert derive(*arguments).hex() == test["okm"], test["tcId"]
+        else:
+            with pytest.raises(KeyFileError): derive(*arguments)
+    assert len(tests) == 86
+
+
+def test_hkdf_rfc_5869_file():
+    text = vectors("rfc/rfc-5869-HKDF-SHA256.txt").read_text()
+    blocks = [dict(re.findall(r"(?m)^(IKM|salt|info|L|OKM) *=[ \t]*(\w*)", part)) for part in text.split("COUNT = ")[1:]]
+    for block in blocks:
+        assert derive(*(bytes.fromhex(block[name]) for name in ("IKM", "salt", "info")), int(block["L"])).hex() == block["OKM"]
+    assert len(blocks) == 3
+
+
+def test_derive_refuses():
+    for arguments in ((b"", b"salt", "purpose"), (KEY, b"salt", "purpose", 0), (KEY, b"salt", "purpose", 8161)):
+        with pytest.raises(KeyFileError): derive(*arguments)
+
+
+# RFC 7914 section 12, third vector; its first 32 bytes, because PBKDF2's first block does not depend on the length asked for
+def test_scrypt_rfc_7914():
+    key = from_passphrase("pleaseletmein", b"SodiumChloride", n=16384, r=8, p=1)
+    assert key.hex() == "7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2" and type(key) is Key
+
+
+def test_passphrase_default_cost_and_refusals():
+    salt = b"0123456789abcdef"
+    assert from_passphrase("e\u0301", salt) == from_passphrase("\u00e9", salt)
+    for arguments, options in ((("", salt), {}), (("x", b"short"), {}), (("x", salt), {"n": 1000}), (("x", salt), {"r": 0})):
+        with pytest.raises(KeyFileError): from_passphrase(*arguments, **options)
