@@ -67,7 +67,7 @@ class RunPaths:
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"
     def model(self, dataset: str, name: str) -> Path: return self.work / "models" / dataset / f"{name}.keras"
 
-# %% ../nbs/api/00_core.ipynb #02059512
+# %% ../nbs/api/00_core.ipynb #bf7f037c
 @dataclass(frozen=True)
 class Profile:
     "How much work one run does."
@@ -83,12 +83,13 @@ class Profile:
     latency_repeats: int # timed repetitions per stage
     leakage_images: int  # images per data set in the leakage tables
     storage_files: int   # files per data set in the storage table
+    full_size: int       # full-size phantoms of each kind in the storage table
     limit: int           # most images taken from a folder, whole patients; 0 = all
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, (0.5,), 2, 1, 6, 500, 8, 16, 40, 2500),
-    Profile("laptop", 1500, 64, 48, (0.25, 0.5, 0.75), 3, 3, 14, 2000, 30, 64, 200, 10000),
-    Profile("full", 4000, 128, 64, (0.1, 0.25, 0.5, 0.75, 0.9), 5, 5, 40, 5000, 100, 256, 1000, 0))}
+    Profile("smoke", 300, 48, 32, (0.5,), 2, 1, 6, 500, 8, 16, 40, 2, 2500),
+    Profile("laptop", 1500, 64, 48, (0.25, 0.5, 0.75), 3, 3, 14, 2000, 30, 64, 200, 6, 10000),
+    Profile("full", 4000, 128, 64, (0.1, 0.25, 0.5, 0.75, 0.9), 5, 5, 40, 5000, 100, 256, 1000, 20, 0))}
 
 def profile(
     name: str, # one of PROFILES
@@ -160,15 +161,15 @@ def read_json(path: str | os.PathLike) -> Any:
     except FileNotFoundError: raise ConfigError(f"{path}: no such file") from None
     except ValueError as error: raise ConfigError(f"{path}: not valid JSON ({error})") from None
 
-# %% ../nbs/api/00_core.ipynb #d8873941
+# %% ../nbs/api/00_core.ipynb #1dc58241
 def progress(
-    total: int,       # steps in all
+    total: int | None, # steps in all; None or 0 = not known
     what: str,        # e.g. "phantom_cxr: encrypting"
     every_s: float = 5.0, # shortest time between two lines
 ) -> tqdm:
     "Progress counter: call `.update()` after each step, `.close()` at the end; prints count, elapsed and remaining time."
-    return tqdm(total=total, desc=what, mininterval=every_s, maxinterval=every_s, delay=2, file=sys.stdout, ascii=True, leave=False,
-                bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]")
+    shown = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]" if total else "{desc}: {n_fmt} [{elapsed}]"
+    return tqdm(total=total or None, desc=what, mininterval=every_s, maxinterval=every_s, delay=2, file=sys.stdout, ascii=True, leave=False, bar_format=shown)
 
 def threads() -> int:
     "Threads that this step may use: $MEDCRYPT_THREADS, which the chain sets, else the processors this process may run on."

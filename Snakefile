@@ -1,0 +1,135 @@
+# The chain: one rule per notebook in nbs/paper. `medcrypt reproduce` writes config.json and calls Snakemake with it;
+# the working folder is the run's output folder. The same workflow goes to Slurm or Kubernetes through Snakemake's executor plugins.
+import json
+import sys
+from pathlib import Path
+
+from medcrypt.cli.chain import sources
+
+ROOT = Path(workflow.basedir)
+NAMES = sorted(config["datasets"], key=lambda n: (config["datasets"][n]["modality"] != "CXR", n))  # radiographs first, as in the paper
+COMMON = {"out": ".", "profile": config["profile"], "seed": config["seed"]}
+ALL = {**COMMON, "dataset_names": ",".join(NAMES)}
+
+
+wildcard_constraints:
+    dataset="|".join(NAMES),
+
+
+def needs(notebook):
+    """The notebook and every package module that it imports."""
+    return [str(p) for p in sources(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", ROOT)]
+
+
+def figure(*names):
+    return [f"figures/{n}.{kind}" for n in names for kind in ("png", "svg", "csv")]
+
+
+def table(*names):
+    return [f"figures/{n}.{kind}" for n in names for kind in ("csv", "md")]
+
+
+def step(notebook, suffix=""):
+    """Shell line that runs one notebook; {params.p} is a JSON object."""
+    return (f"MEDCRYPT_THREADS={{threads}} {sys.executable} -m medcrypt.cli.step --notebook {ROOT}/nbs/paper/{notebook}.ipynb"
+            f" --output notebooks/{notebook}{suffix}.ipynb --parameters {{params.p:q}} --expect {{output:q}}")
+
+
+def of_dataset(wildcards):
+    return json.dumps({**COMMON, "dataset": wildcards.dataset}, sort_keys=True)
+
+
+# Training is the long step: its share of the cores is one data set's share.
+TRAIN_THREADS = max(1, workflow.cores // len(NAMES)) if workflow.cores else 1
+
+
+rule all:
+    input: "notebooks/90_claims.ipynb", "notebooks/80_architecture.ipynb"
+
+
+rule data:
+    input: needs("10_data")
+    output:
+        "work/data/{dataset}.npz", table("data_{dataset}"), figure("figure_examples_{dataset}"), "work/manifest/10_data-{dataset}.json",
+        notebook="notebooks/10_data-{dataset}.ipynb",
+    params: p=lambda w: json.dumps({**COMMON, "dataset": w.dataset, "settings": json.dumps(config["datasets"][w.dataset], sort_keys=True)}, sort_keys=True)
+    threads: 1
+    shell: step("10_data", "-{wildcards.dataset}")
+
+
+rule encrypt:
+    input: needs("20_encrypt"), "work/data/{dataset}.npz"
+    output:
+        "work/vault/{dataset}.index.csv", table("vault_{dataset}", "access_{dataset}"), figure("figure_pipeline_{dataset}"), "work/manifest/20_encrypt-{dataset}.json",
+        notebook="notebooks/20_encrypt-{dataset}.ipynb",
+    params: p=of_dataset
+    threads: 1
+    shell: step("20_encrypt", "-{wildcards.dataset}")
+
+
+rule storage:
+    input: needs("25_storage"), expand("work/data/{d}.npz", d=NAMES)
+    output: table("table2_storage"), figure("figure_storage"), "work/manifest/25_storage.json", notebook="notebooks/25_storage.ipynb"
+    params: p=json.dumps({**ALL, "storage": config["storage"]}, sort_keys=True), fingerprint=config.get("storage_fingerprint", "")
+    threads: 1
+    shell: step("25_storage")
+
+
+rule train:
+    input: needs("30_train"), "work/data/{dataset}.npz", "work/vault/{dataset}.index.csv"
+    output: "work/predictions/{dataset}.csv", "work/models/{dataset}/masked-cnn.keras", "work/manifest/30_train-{dataset}.json", notebook="notebooks/30_train-{dataset}.ipynb"
+    params: p=of_dataset
+    threads: TRAIN_THREADS
+    priority: 10
+    shell: step("30_train", "-{wildcards.dataset}")
+
+
+rule performance:
+    input: needs("40_performance"), expand("work/predictions/{d}.csv", d=NAMES), expand("figures/data_{d}.csv", d=NAMES)
+    output:
+        table("table0_data", "table1_performance", "table1_drop"), figure("figure_roc", "figure_ladder", "figure_ratio"), "work/manifest/40_performance.json",
+        notebook="notebooks/40_performance.ipynb",
+    params: p=json.dumps(ALL, sort_keys=True)
+    shell: step("40_performance")
+
+
+rule fidelity:
+    input: needs("45_fidelity"), expand("work/predictions/{d}.csv", d=NAMES), expand("work/models/{d}/masked-cnn.keras", d=NAMES)
+    output: table("table4_fidelity"), figure("figure_fidelity"), "work/manifest/45_fidelity.json", notebook="notebooks/45_fidelity.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    shell: step("45_fidelity")
+
+
+rule leakage:
+    input: needs("50_leakage"), expand("work/data/{d}.npz", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES)
+    output: table("table3_leakage"), figure("figure_leakage", "figure_histograms"), "work/manifest/50_leakage.json", notebook="notebooks/50_leakage.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    shell: step("50_leakage")
+
+
+rule latency:
+    # all cores, so that nothing else of the chain runs beside the clock
+    input: needs("60_latency"), expand("work/models/{d}/masked-cnn.keras", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES)
+    output: table("table5_latency"), figure("figure_latency"), "work/manifest/60_latency.json", notebook="notebooks/60_latency.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    threads: workflow.cores or 1
+    shell: step("60_latency")
+
+
+rule architecture:
+    input: needs("80_architecture")
+    output: figure("figure1_architecture"), "work/manifest/80_architecture.json", notebook="notebooks/80_architecture.ipynb"
+    params: p=json.dumps({"out": "."})
+    shell: step("80_architecture")
+
+
+rule claims:
+    input:
+        needs("90_claims"), [f"work/manifest/{n}.json" for n in ("25_storage", "40_performance", "45_fidelity", "50_leakage", "60_latency", "80_architecture")],
+        expand("work/manifest/{step}-{d}.json", step=("10_data", "20_encrypt", "30_train"), d=NAMES),
+        table0=["figures/" + t + ".csv" for t in ("table0_data", "table1_performance", "table1_drop", "table2_storage", "table3_leakage", "table4_fidelity", "table5_latency")],
+    output:
+        table("claims"), figure("figure_claims"), "figures/claims.txt", "figures/manifest.json", "figures/README.md", "work/manifest/90_claims.json",
+        notebook="notebooks/90_claims.ipynb",
+    params: p=json.dumps(ALL, sort_keys=True)
+    shell: step("90_claims")

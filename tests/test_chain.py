@@ -1,0 +1,145 @@
+"""The chain around Snakemake: what it refuses, what it re-runs, and how it survives being killed."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medcrypt.cli import chain
+from medcrypt.cli.chain import ChainError, configure, locked, prepare, publish, sources
+from medcrypt.core import ConfigError, MedcryptError, RunPaths, project_root, write_json
+
+ROOT = project_root()
+
+
+def folder_of_pictures(where, n=60, name="pics", label="label_sick"):
+    import numpy as np
+    from PIL import Image
+    folder = where / name
+    (folder / "im").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    rows = [f"file,{label},patient_id"]
+    for i in range(n):
+        picture = draw.integers(40, 120, (64, 64), dtype=np.uint8)
+        if i % 2: picture[20:40, 20:40] += 60
+        Image.fromarray(picture).save(folder / "im" / f"{i:03d}.png")
+        rows.append(f"im/{i:03d}.png,{i % 2},p{i // 2}" if i % 4 > 1 else f"im/{i:03d}.png,{i % 2},q{i}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_sources_follow_relative_imports():
+    found = {p.relative_to(ROOT).as_posix() for p in sources(ROOT / "nbs" / "paper" / "45_fidelity.ipynb", ROOT)}
+    assert {"nbs/paper/45_fidelity.ipynb", "medcrypt/core.py", "medcrypt/learning/masked_cnn.py", "medcrypt/crypto/envelope.py", "medcrypt/imaging/openjpeg.py"} <= found
+
+
+def test_training_does_not_depend_on_what_comes_after_it():
+    train = {p.relative_to(ROOT).as_posix() for p in sources(ROOT / "nbs" / "paper" / "30_train.ipynb", ROOT)}
+    assert not train & {"medcrypt/evaluation/claims.py", "medcrypt/evaluation/charts.py", "medcrypt/evaluation/report.py", "medcrypt/cli/chain.py", "medcrypt/cli/main.py"}
+
+
+def test_two_phantoms_by_default_one_of_each_kind():
+    datasets = configure(["phantom"], "smoke")["datasets"]
+    assert {d["modality"] for d in datasets.values()} == {"CXR", "CT"} and all(d["kind"] == "phantom" for d in datasets.values())
+
+
+@pytest.mark.parametrize("call, words", [
+    (dict(data=["phantom"], profile_name="tiny"), "--profile"), (dict(data=["nih"], profile_name="smoke"), "--data nih"), (dict(data=["no/such/folder"], profile_name="smoke"), "no/such/folder"),
+    (dict(data=["phantom"], profile_name="smoke", label="x"), "--label"), (dict(data=["phantom"], profile_name="smoke", storage=Path("no/where")), "--storage"),
+    (dict(data=[], profile_name="smoke", dataset_config=Path("none.toml")), "none.toml")])
+def test_mistakes_name_the_option(call, words):
+    with pytest.raises(MedcryptError, match=words): configure(**call)
+
+
+def test_a_folder_becomes_a_data_set_and_its_changes_are_seen(tmp_path):
+    folder = folder_of_pictures(tmp_path)
+    first = configure([str(folder)], "smoke")
+    [entry] = first["datasets"].values()
+    assert entry["kind"] == "folder" and entry["label"] == "label_sick" and Path(entry["folder"]).is_absolute()
+    assert configure([str(folder)], "smoke") == first
+    (folder / "im" / "000.png").write_bytes((folder / "im" / "001.png").read_bytes())
+    assert configure([str(folder)], "smoke") != first
+    with pytest.raises(MedcryptError, match="--dataset-config"): configure([str(folder), str(folder_of_pictures(tmp_path / "b"))], "smoke", label="label_sick")
+
+
+def test_an_output_folder_of_something_else_is_left_alone(tmp_path):
+    config = configure(["phantom"], "smoke")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ChainError, match="not empty"): prepare(tmp_path, config)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.txt"]
+    out = tmp_path / "run"
+    prepare(out, config)
+    for other in (configure(["phantom"], "laptop"), configure(["phantom"], "smoke", seed=1), configure([str(folder_of_pictures(tmp_path))], "smoke")):
+        with pytest.raises(ChainError, match="--force"): prepare(out, other)
+        assert json.loads((out / "config.json").read_text()) == config
+    prepare(out, configure(["phantom"], "smoke", seed=1), force=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ChainError, match="is a file"): chain.reproduce(config, tmp_path / "file", cores=1)
+
+
+def test_an_unchanged_configuration_is_not_rewritten(tmp_path):
+    config = configure(["phantom"], "smoke")
+    path = prepare(tmp_path / "o", config).config
+    before = path.stat().st_mtime_ns
+    prepare(tmp_path / "o", config)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_one_run_at_a_time(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", f"from medcrypt.cli.chain import locked; from pathlib import Path; import time\nwith locked(Path({str(tmp_path / '.lock')!r})): print('held', flush=True); time.sleep(60)"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(ChainError, match=f"process {holder.pid}"):
+            with locked(tmp_path / ".lock"): pass
+    finally: holder.kill(); holder.wait()
+    with locked(tmp_path / ".lock"): pass
+
+
+def test_what_a_killed_command_left_running_is_ended(tmp_path):
+    code = (f"import subprocess, sys, os, time\nfrom pathlib import Path\nfrom medcrypt.cli.chain import locked\nwith locked(Path({str(tmp_path / '.lock')!r})) as lock:\n"
+            "    p = subprocess.Popen([sys.executable, '-c', 'import subprocess, sys; subprocess.run([sys.executable, \"-c\", \"import time; time.sleep(300)\"])'], pass_fds=(lock,), start_new_session=True)\n"
+            "    os.pwrite(lock, f'{os.getpid()}\\n{p.pid}\\n'.encode(), 0); print(p.pid, flush=True); time.sleep(300)\n")
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    orphan = int(command.stdout.readline())
+    command.kill(); command.wait()
+    assert Path(f"/proc/{orphan}").exists() or sys.platform != "linux"
+    with locked(tmp_path / ".lock"): pass
+    import psutil
+    assert not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE
+
+
+def test_only_phantoms_are_published(tmp_path):
+    run = RunPaths(tmp_path / "run")
+    write_json(run.config, configure([str(folder_of_pictures(tmp_path))], "smoke"))
+    with pytest.raises(ChainError, match="phantoms"): publish(run, tmp_path)
+
+
+def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
+    run = RunPaths(tmp_path / "run")
+    write_json(run.config, configure(["phantom"], "smoke"))
+    run.figures.mkdir(parents=True)
+    (run.figures / "claims.md").write_text("| new |\n")
+    (tmp_path / "figures").mkdir(); (tmp_path / "figures" / "stale.png").write_text("x")
+    (tmp_path / "README.md").write_text(f"before\n{chain.CLAIMS_START}\n| old |\n{chain.CLAIMS_END}\nafter\n")
+    publish(run, tmp_path)
+    assert (tmp_path / "README.md").read_text() == f"before\n{chain.CLAIMS_START}\n| new |\n{chain.CLAIMS_END}\nafter\n"
+    assert [p.name for p in (tmp_path / "figures").iterdir()] == ["claims.md"]
+
+
+def dry_run(out):
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(out), "--configfile", str(out / "config.json"), "--cores", "2", "--dry-run", "--nolock", "--quiet", "rules"],
+                          capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_workflow_has_a_rule_for_every_paper_notebook(tmp_path):
+    prepare(tmp_path / "o", configure(["phantom"], "smoke"))
+    code, text = dry_run(tmp_path / "o")
+    assert code == 0, text
+    snakefile = (ROOT / "Snakefile").read_text()
+    for notebook in (ROOT / "nbs" / "paper").glob("*.ipynb"): assert f'needs("{notebook.stem}")' in snakefile

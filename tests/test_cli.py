@@ -1,0 +1,159 @@
+"""The command: help, exit codes, one line on stderr, nothing overwritten."""
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medcrypt.cli.files import encrypt_file
+from medcrypt.cli.main import main, parser
+from medcrypt.crypto.keys import load_key, new_key
+from medcrypt.imaging.dicom import read_dicom
+from medcrypt.imaging.secondary import write_dicom
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+COMMANDS = ("reproduce", "encrypt", "decrypt", "inspect", "keygen", "doctor")
+
+
+@pytest.fixture
+def scan(tmp_path):
+    pixels = (np.add.outer(np.arange(40), np.arange(56)) * 30 - 1024).astype(np.int16)
+    return write_dicom(tmp_path / "scan.dcm", pixels, {"modality": "CT", "bits_stored": 16, "rescale_slope": 1, "rescale_intercept": 0, "window_center": 40, "window_width": 400, "spacing_mm": [0.7, 0.7]})
+
+
+@pytest.fixture
+def key(tmp_path):
+    assert main(["keygen", str(tmp_path / "k.key")]) == 0
+    return tmp_path / "k.key"
+
+
+def run(*arguments, **environment):
+    return subprocess.run([sys.executable, "-m", "medcrypt.cli.main", *map(str, arguments)], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_everywhere(command, capsys):
+    with pytest.raises(SystemExit) as done: main([command, "--help"])
+    assert done.value.code == 0 and "usage: medcrypt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["encrypt"], ["reproduce", "--cores", "many"]])
+def test_wrong_options_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as done: main(arguments)
+    assert done.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_round_trip_of_a_file(scan, key, tmp_path, capsys):
+    assert main(["encrypt", str(scan), "--key", str(key)]) == 0
+    assert main(["decrypt", str(tmp_path / "scan.mce"), "--key", str(key), "-o", str(tmp_path / "back.dcm")]) == 0
+    before, after = read_dicom(scan), read_dicom(tmp_path / "back.dcm")
+    assert np.array_equal(before.stored, after.stored) and np.array_equal(before.display, after.display) and before.header["pixel_spacing"] == after.header["pixel_spacing"]
+    assert "verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", [".npy", ".png", ".dcm"])
+def test_formats(tmp_path, key, ending):
+    pixels = np.random.default_rng(0).integers(0, 4096, (33, 47), dtype=np.uint16)
+    scan = write_dicom(tmp_path / "u.dcm", pixels, {"bits_stored": 12})
+    main(["encrypt", str(scan), "--key", str(key)])
+    out = tmp_path / f"back{ending}"
+    assert main(["decrypt", str(tmp_path / "u.mce"), "--key", str(key), "-o", str(out)]) == 0
+    from PIL import Image
+    back = np.load(out) if ending == ".npy" else np.asarray(Image.open(out)) if ending == ".png" else read_dicom(out).stored
+    assert np.array_equal(back, pixels)
+
+
+def test_partly_hidden_file_shows_the_rest_and_opens_exactly(scan, key, tmp_path, capsys):
+    assert main(["encrypt", str(scan), "--key", str(key), "--hide", "0.5", "-o", str(tmp_path / "half.mce")]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "half.mce")]) == 0
+    assert abs(json.loads(capsys.readouterr().out)["visible_fraction"] - .5) < .03
+    assert main(["decrypt", str(tmp_path / "half.mce"), "--key", str(key), "-o", str(tmp_path / "b.npy")]) == 0
+    assert np.array_equal(np.load(tmp_path / "b.npy"), read_dicom(scan).stored)
+
+
+def test_nothing_is_overwritten_without_force(scan, key, tmp_path, capsys):
+    for arguments in (["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "x.mce")], ["keygen", str(tmp_path / "x.mce")]):
+        (tmp_path / "x.mce").write_bytes(b"precious")
+        assert main(arguments) == 1
+        assert (tmp_path / "x.mce").read_bytes() == b"precious"
+        error = capsys.readouterr().err
+        assert "x.mce" in error and error.count("\n") == 1
+    assert main(["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "x.mce"), "--force"]) == 0
+
+
+def test_every_mistake_is_one_line_on_stderr(scan, key, tmp_path):
+    (tmp_path / "text.dcm").write_text("not an image")
+    (tmp_path / "short.key").write_text("abcd"); os.chmod(tmp_path / "short.key", 0o600)
+    main(["encrypt", str(scan), "--key", str(key)])
+    (tmp_path / "cut.mce").write_bytes((tmp_path / "scan.mce").read_bytes()[:-1])
+    (tmp_path / "other.key").write_text(bytes(new_key()).hex()); os.chmod(tmp_path / "other.key", 0o600)
+    mce = tmp_path / "scan.mce"
+    for arguments, name in ((["encrypt", tmp_path / "none.dcm", "--key", key], "none.dcm"), (["encrypt", tmp_path / "text.dcm", "--key", key], "text.dcm"), (["encrypt", scan, "--key", tmp_path / "no.key"], "no.key"),
+                            (["encrypt", scan, "--key", tmp_path / "short.key", "-o", tmp_path / "y.mce"], "short.key"), (["decrypt", tmp_path / "cut.mce", "--key", key], "cut.mce"), (["decrypt", mce, "--key", tmp_path / "other.key", "-o", tmp_path / "z.npy"], "scan.mce"),
+                            (["decrypt", mce, "--key", key, "-o", tmp_path / "z.jpg"], "z.jpg"), (["inspect", scan], "scan.dcm"), (["inspect", tmp_path], str(tmp_path)), (["encrypt", scan, "--key", key, "--hide", "1.5", "-o", tmp_path / "q.mce"], ""),
+                            (["encrypt", scan, scan, "--key", key, "-o", tmp_path / "q.mce"], "q.mce"), (["encrypt", scan, "--key", key, "-o", tmp_path / "no" / "q.mce"], "no")):
+        done = run(*arguments, MEDCRYPT_KEY="", MEDCRYPT_KEY_FILE="")
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("medcrypt: ") and name in done.stderr and "Traceback" not in done.stderr, (arguments, done.stderr)
+    assert not {p.name for p in tmp_path.iterdir()} & {"z.npy", "z.jpg", "y.mce", "q.mce"}
+
+
+def test_key_is_private_and_never_shown(scan, key, tmp_path):
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    secret = key.read_text().strip()
+    shown = "".join(d.stdout + d.stderr for d in (run("encrypt", scan, "--key", key), run("inspect", tmp_path / "scan.mce"), run("decrypt", tmp_path / "scan.mce", "--key", key, "-o", tmp_path / "o.npy"), run("keygen", key)))
+    assert secret not in shown and secret not in repr(load_key(key))
+    os.chmod(key, 0o644)
+    done = run("encrypt", scan, "--key", key, "--force")
+    assert done.returncode == 1 and "chmod 600" in done.stderr
+
+
+def test_key_from_the_environment(scan, key, tmp_path):
+    assert run("encrypt", scan, MEDCRYPT_KEY_FILE=str(key)).returncode == 0
+    done = run("encrypt", scan, "--force", MEDCRYPT_KEY_FILE="", MEDCRYPT_KEY="")
+    assert done.returncode == 1 and "keygen" in done.stderr
+
+
+def test_several_files_go_on_after_a_bad_one(scan, key, tmp_path):
+    (tmp_path / "bad.dcm").write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    done = run("encrypt", tmp_path / "bad.dcm", scan, "--key", key, "-o", tmp_path / "out")
+    assert done.returncode == 1 and "1 of 2 files" in done.stderr and (tmp_path / "out" / "scan.mce").is_file() and "bad.dcm" in done.stderr
+
+
+def test_the_envelope_names_nobody(tmp_path, key):
+    import pydicom
+    dcm = write_dicom(tmp_path / "a.dcm", np.zeros((16, 16), np.uint8), {})
+    ds = pydicom.dcmread(dcm)
+    ds.PatientName, ds.PatientID, ds.InstitutionName, ds.StudyDescription = "Doe^Jane", "MRN-12345678", "St. Elsewhere", "secret study"
+    ds.preamble = b"MZ" + b"X" * 126
+    ds.save_as(dcm)
+    made = encrypt_file(dcm, new_key())
+    data = made.path.read_bytes()
+    for word in ("Doe", "Jane", "12345678", "Elsewhere", "secret", "a.dcm", str(ds.SOPInstanceUID), "XXXX"): assert word.encode() not in data
+    main(["decrypt", str(main(["encrypt", str(dcm), "--key", str(key), "-o", str(tmp_path / "b.mce")]) or tmp_path / "b.mce"), "--key", str(key), "-o", str(tmp_path / "back.dcm")])
+    back = (tmp_path / "back.dcm").read_bytes()
+    assert back[:128] == bytes(128)
+    for word in ("Doe", "Jane", "12345678", "Elsewhere", "secret", str(ds.SOPInstanceUID)): assert word.encode() not in back
+
+
+def test_doctor_says_what_it_found(capsys):
+    code = main(["doctor"])
+    out = capsys.readouterr().out
+    assert code in (0, 1) and all(word in out for word in ("Python", "OpenJPEG", "cores", "GPU", "Jupyter kernel", "Packages"))
+    assert (code == 0) == ("MEND" not in out)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not (SHARED / "data" / "dicom").is_dir(), reason="../shared/data/dicom is not here")
+def test_real_dicom_files(tmp_path, key):
+    import csv
+    rows = list(csv.DictReader(open(SHARED / "data" / "dicom" / "labels.csv")))
+    done = run("encrypt", *(SHARED / "data" / "dicom" / r["file"] for r in rows if int(r["bytes"]) < 300000), "--key", key, "-o", tmp_path)
+    bad = [line for line in done.stderr.splitlines() if not line.startswith("medcrypt: ")]
+    refused = {r["file"] for r in rows if r["file"] in done.stderr}
+    assert not bad and all(r["decodes_pydicom3_pylibjpeg"].startswith("no") for r in rows if r["file"] in refused), done.stderr
