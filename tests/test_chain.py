@@ -123,12 +123,15 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     run = RunPaths(tmp_path / "run")
     write_json(run.config, configure(["phantom"], "smoke"))
     run.figures.mkdir(parents=True)
-    (run.figures / "claims.md").write_text("| new |\n")
+    (run.figures / "claims.md").write_text("Caption of this run.\n\n| ... |\n")
+    (run.figures / "claims.csv").write_text("id,where,claim,measured,verdict\nssim,4.3,a | b,-,reproduced\n")
     (tmp_path / "figures").mkdir(); (tmp_path / "figures" / "stale.png").write_text("x")
     (tmp_path / "README.md").write_text(f"before\n{chain.CLAIMS_START}\n| old |\n{chain.CLAIMS_END}\nafter\n")
     publish(run, tmp_path)
-    assert (tmp_path / "README.md").read_text() == f"before\n{chain.CLAIMS_START}\n| new |\n{chain.CLAIMS_END}\nafter\n"
-    assert [p.name for p in (tmp_path / "figures").iterdir()] == ["claims.md"]
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"before\n{chain.CLAIMS_START}\nCaption of this run.\n") and text.endswith(f"{chain.CLAIMS_END}\nafter\n")
+    assert "| a \\| b (4.3) | - | **reproduced** |" in text and "old" not in text
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["claims.csv", "claims.md"]
 
 
 def dry_run(out):
@@ -143,3 +146,66 @@ def test_the_workflow_has_a_rule_for_every_paper_notebook(tmp_path):
     assert code == 0, text
     snakefile = (ROOT / "Snakefile").read_text()
     for notebook in (ROOT / "nbs" / "paper").glob("*.ipynb"): assert f'needs("{notebook.stem}")' in snakefile
+
+
+# the real thing, on a folder of sixty small pictures and the first step alone
+
+RUN = ("import sys, json; from pathlib import Path; from medcrypt.cli import chain\n"
+       "config, out = json.loads(sys.argv[1]), Path(sys.argv[2])\n"
+       "print('steps', chain.reproduce(config, out, cores=1, extra=('--until', 'data'))[1], flush=True)")
+
+
+def start(config, out, **options):
+    return subprocess.Popen([sys.executable, "-c", RUN, json.dumps(config), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return int(out.rsplit("steps ", 1)[1])
+
+
+def test_a_second_run_does_nothing_and_a_change_is_noticed(tmp_path):
+    folder, out = folder_of_pictures(tmp_path), tmp_path / "out"
+    config = configure([str(folder)], "smoke")
+    assert finish(start(config, out)) == 1
+    made = {p: p.stat().st_mtime_ns for p in (out / "figures").iterdir()}
+    assert (out / "figures" / "data_pics.csv").is_file() and not list(out.glob("notebooks/.running*"))
+    began = time.time()
+    assert finish(start(config, out)) == 0 and time.time() - began < 10
+    assert made == {p: p.stat().st_mtime_ns for p in (out / "figures").iterdir()}
+    for name in ("10_data-pics",): (out / "notebooks" / f"{name}.ipynb").unlink()
+    assert finish(start(config, out)) == 1
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("im/000.png,0", "im/000.png,1"))
+    assert finish(start(configure([str(folder)], "smoke"), out)) == 1
+
+
+@pytest.mark.parametrize("whom", ["command", "everything"])
+def test_kill_9_and_the_same_command_again(tmp_path, whom):
+    import psutil
+    folder, out = folder_of_pictures(tmp_path), tmp_path / "out"
+    config = configure([str(folder)], "smoke")
+    process = start(config, out)
+    assert "started" in process.stdout.readline()
+    time.sleep(1.5)   # the kernel is up and working
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.kill()
+    if whom == "everything":
+        for p in family:
+            if p.is_running(): p.kill()
+    process.wait()
+    assert finish(start(config, out)) == 1
+    assert (out / "figures" / "data_pics.csv").is_file() and (out / "notebooks" / "10_data-pics.ipynb").is_file()
+    half = [p.name for p in out.rglob("*") if p.name.startswith((".running", ".data", ".figure"))]
+    assert not half, half
+
+
+def test_a_failing_step_names_itself_and_keeps_its_notebook(tmp_path):
+    folder, out = folder_of_pictures(tmp_path), tmp_path / "out"
+    config = configure([str(folder)], "smoke")
+    (folder / "im" / "007.png").write_bytes(b"no picture")
+    process = start(config, out)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode and "10_data-pics: cell" in err and "007.png" in err
+    assert (out / "failed" / "10_data-pics.ipynb").is_file() and not (out / "notebooks" / "10_data-pics.ipynb").exists()

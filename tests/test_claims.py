@@ -20,7 +20,7 @@ def tables(cbc=("chance", .5), ratio=1.0001, exact=10, source="phantom", auc=.9,
                for g, m in (("x", "CXR"), ("y", "CT")) for f, s in sizes.items()]
     leakage = [{"dataset": d, "view": "cbc", "metric": m, "ideal": i, **interval("measured", x)} for d in "ab" for m, x, i in (("SSIM(plain, cipher)", ssim, .003), ("pHash distance (bits)", phash, 32.))]
     fidelity = [{"dataset": d, "objects": 10, "bit_exact": exact, "flips": 8, "flips_detected": 8, "agreement_decrypted": 1.0} for d in "ab"]
-    latency = [{"dataset": "a", "batch": 1, "stage": s, "ratio": 1.3} for s in ("decrypt, decode, predict", "encrypted view, predict")]
+    latency = [{"dataset": "a", "batch": 1, "stage": s, "ratio": 1.3} for s in ("decrypting path", "keyless path")]
     access = pd.DataFrame([{"granted": True, "expected": True, "ledger_intact": True}, {"granted": granted, "expected": False, "ledger_intact": True}])
     return {"table0_data": data, "table1_performance": pd.DataFrame(rows), "table1_drop": pd.DataFrame(drop), "table2_storage": pd.DataFrame(storage), "table3_leakage": pd.DataFrame(leakage),
             "table4_fidelity": pd.DataFrame(fidelity), "table5_latency": pd.DataFrame(latency), "table_access": access}

@@ -188,7 +188,7 @@ def reproduce(
             raise ChainError("; ".join(reasons))
         return paths, sum(before.get(p) != p.stat().st_mtime_ns for p in paths.notebooks.glob("*.ipynb"))
 
-# %% ../../nbs/api/72_chain.ipynb #df8fa767
+# %% ../../nbs/api/72_chain.ipynb #566a39e9
 CLAIMS_START, CLAIMS_END = "<!-- claims: begin -->", "<!-- claims: end -->"
 
 def publish(paths: RunPaths, root: Path) -> Path:
@@ -201,6 +201,10 @@ def publish(paths: RunPaths, root: Path) -> Path:
     readme = root / "README.md"; text = readme.read_text(encoding="utf-8")
     start, end = text.find(CLAIMS_START), text.find(CLAIMS_END)
     if min(start, end) < 0: raise ChainError(f"{readme}: no {CLAIMS_START} … {CLAIMS_END} section to fill")
-    table = (target / "claims.md").read_text(encoding="utf-8").strip()
+    rows = pd.read_csv(target / "claims.csv", keep_default_na=False)
+    cell = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    lines = [f"| {cell(r.claim)} ({cell(r.where)}) | {cell(r.measured)} | **{r.verdict}** |" for r in rows.itertuples()]
+    table = "\n".join([(target / "claims.md").read_text(encoding="utf-8").splitlines()[0], "", "| the paper's claim (where) | measured in this run | verdict |", "|---|---|---|", *lines, "",
+                       "The reasons and the tolerances, fixed in advance, are in [figures/README.md](figures/README.md)."])
     readme.write_text(f"{text[:start]}{CLAIMS_START}\n{table}\n{text[end:]}", encoding="utf-8")
     return target

@@ -141,7 +141,7 @@ def saving(percent: float, what: str) -> Callable:
         return Finding("reproduced" if near else "not reproduced", "; ".join(f"{g}: {s:.1%}" for g, s in saved.items()), f"{what} Lossless here; the figure depends on the pictures and on loss, which are not given.")
     return judge
 
-# %% ../../nbs/api/60_claims.ipynb #d61a2b93
+# %% ../../nbs/api/60_claims.ipynb #894d627c
 def _titles(tables: Mapping) -> dict:
     return dict(_table(tables, "table0_data")[["dataset", "title"]].itertuples(index=False, name=None))
 
@@ -179,7 +179,7 @@ def access(tables: Mapping) -> Finding:
 
 def latency(tables: Mapping) -> Finding:
     "Judge of `latency`: the paper gives no figure."
-    rows = _table(tables, "table5_latency"); paths = ("decrypt, decode, predict", "encrypted view, predict"); parts = []
+    rows = _table(tables, "table5_latency"); paths = ("decrypting path", "keyless path"); parts = []
     for (batch, stage), part in rows[rows.stage.isin(paths)].groupby(["batch", "stage"]):
         low, high = f"{part.ratio.min():.2f}", f"{part.ratio.max():.2f}"
         parts.append(f"batch {batch}, {stage}: {low if low == high else f'{low} to {high}'} times plain")

@@ -6,8 +6,8 @@
 __all__ = ['FULL_SIZE', 'PATHS', 'MeasureError', 'sizes_of_dataset', 'sizes_of_full_phantoms', 'sizes_of_folder',
            'one_pixel_pairs', 'used_rows', 'latency']
 
-# %% ../../nbs/api/61_measure.ipynb #5e2d4a9c
-import os
+# %% ../../nbs/api/61_measure.ipynb #bd68f1a2
+import os, tempfile
 from pathlib import Path
 from typing import Callable
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import MedcryptError, RunPaths, rng
-from ..crypto import images, partial
+from ..crypto import images
 from ..crypto.keys import Key, new_key
 from . import latency as timing
 from .storage import dicom_sizes, picture_sizes
@@ -126,9 +126,10 @@ def used_rows(
     if not rows or not mask[:, :rows].all(): raise MeasureError("ciphertext: no row of the picture is full of bytes")
     return cipher[:, :rows]
 
-# %% ../../nbs/api/61_measure.ipynb #40f99c05
-PATHS = {"plain, predict": ("fetch plain", "view plain", "predict"), "decrypt, decode, predict": ("fetch encrypted", "decrypt", "decode", "predict"),
-         "encrypted view, predict": ("fetch partly encrypted", "view partly encrypted", "predict")}
+# %% ../../nbs/api/61_measure.ipynb #27d50051
+PATHS = {"plain path": ("read plain file", "decode", "predict"),
+         "decrypting path": ("ask contract", "read object", "decrypt", "decode", "predict"),
+         "keyless path": ("ask contract", "read object", "view", "predict")}
 
 def latency(
     index: pd.DataFrame, # of the vault: view, image, name
@@ -138,25 +139,27 @@ def latency(
     master: Key,         # of the data set's vault
     model,               # Keras model
     view: str,           # e.g. "blocks-0.5"
+    folder: Path,        # the plain files of the comparison are written here and removed again
     repeats: int, seed: int, resamples: int,
 ) -> pd.DataFrame:
     "Stages and paths: dataset, batch, stage, n, first_ms, median_ms, p95_ms, ratio (+ _low, _high) to the plain path of the same run."
     from medcrypt.crypto.envelope import unseal
     from medcrypt.learning import views
     from medcrypt.learning.training import predict
-    names = {v: list(np.resize(index[index["view"] == v].sort_values("image")["name"].to_numpy(), batch)) for v in ("plain", "jpeg2000", view)}
-    key = gate.data_key(archive.ask(gate, "decrypt", dataset, sorted(set(names["jpeg2000"])), role="auditor", purpose="verification"), master)
-    def fetch(v, action="view"): return archive.fetch(names[v], store=vault, contract=gate, dataset=dataset, role="auditor", purpose="verification", action=action)
-    held = {v: fetch(v, "decrypt" if v == "jpeg2000" else "view") for v in names}
+    names = {v: list(np.resize(index[index["view"] == v].sort_values("image")["name"].to_numpy(), batch)) for v in ("jpeg2000", view)}
+    def ask(): return archive.ask(gate, "decrypt", dataset, names["jpeg2000"], role="auditor", purpose="verification")
+    key = gate.data_key(ask(), master)
+    held = {v: [vault.get(name) for name in n] for v, n in names.items()}
     opened = [unseal(e, key)[0] for e in held["jpeg2000"]]
-    pixels, mask = views.views("plain", held["plain"])
-    stages = {"fetch plain": lambda: fetch("plain"), "view plain": lambda: views.views("plain", held["plain"]),
-              "fetch encrypted": lambda: fetch("jpeg2000", "decrypt"), "decrypt": lambda: [unseal(e, key) for e in held["jpeg2000"]], "decode": lambda: [jpeg2000.decode(c) for c in opened],
-              "fetch partly encrypted": lambda: fetch(view), "view partly encrypted": lambda: views.views(view, held[view]), "predict": lambda: predict(model, pixels, mask)}
-    measured = timing.measure(stages, repeats=repeats)
-    ratios = timing.ratios(measured, "plain, predict", paths=PATHS, seed=seed, resamples=resamples)
-    whole = {path: np.sum([measured.set_index("stage").samples_ms[s] for s in parts], axis=0) for path, parts in PATHS.items()}
-    first = measured.set_index("stage").first_ms
-    extra = pd.DataFrame([{"stage": path, "first_ms": float(sum(first[s] for s in PATHS[path])), "p95_ms": float(np.quantile(samples, .95))} for path, samples in whole.items()])
-    table = ratios.merge(pd.concat([measured[["stage", "first_ms", "p95_ms"]], extra]), on="stage")
+    pixels, mask = views.views(view, held[view])
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        plain = [Path(scratch) / f"{i}.j2k" for i in range(batch)]
+        for path, codestream in zip(plain, opened): path.write_bytes(codestream)
+        measured = timing.measure({"read plain file": lambda: [p.read_bytes() for p in plain], "ask contract": ask, "read object": lambda: [vault.get(n) for n in names["jpeg2000"]],
+            "decrypt": lambda: [unseal(e, key) for e in held["jpeg2000"]], "decode": lambda: [jpeg2000.decode(c) for c in opened], "view": lambda: views.views(view, held[view]),
+            "predict": lambda: predict(model, pixels, mask)}, repeats=repeats)
+    ratios = timing.ratios(measured, "plain path", paths=PATHS, seed=seed, resamples=resamples)
+    samples, first = measured.set_index("stage").samples_ms, measured.set_index("stage").first_ms
+    whole = pd.DataFrame([{"stage": path, "first_ms": float(sum(first[s] for s in parts)), "p95_ms": float(np.quantile(np.sum([samples[s] for s in parts], axis=0), .95))} for path, parts in PATHS.items()])
+    table = ratios.merge(pd.concat([measured[["stage", "first_ms", "p95_ms"]], whole]), on="stage")
     return table.assign(dataset=dataset, batch=batch)[["dataset", "batch", "stage", "n", "first_ms", "median_ms", "median_ms_low", "median_ms_high", "p95_ms", "ratio", "ratio_low", "ratio_high"]]

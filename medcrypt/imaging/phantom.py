@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'COLUMNS', 'phantom_uid', 'dx_object', 'ct_object', 'patients', 'write_phantoms']
 
-# %% ../../nbs/api/16_phantom.ipynb #f75bf23c
+# %% ../../nbs/api/16_phantom.ipynb #a8ed8699
 import csv, hashlib, os, uuid
 from pathlib import Path
 from typing import Callable, Iterator
@@ -18,7 +18,7 @@ from pydicom.uid import UID, CTImageStorage, DigitalXRayImageStorageForPresentat
 from ..core import ConfigError, atomic_path, read_json, rng, write_json
 from . import phantom_chest, phantom_ct, phantom_cxr
 from .phantom_ct import ct_slice, draw_scan
-from .phantom_cxr import FINDINGS, as_findings, draw_findings, radiograph
+from .phantom_cxr import FINDINGS, draw_findings, radiograph
 from .phantom_chest import draw_chest
 
 # %% ../../nbs/api/16_phantom.ipynb #a0598751

@@ -138,7 +138,7 @@ class Pose:
         c, s = math.cos(self.turn) * self.zoom, math.sin(self.turn) * self.zoom
         return c * x - s * y + self.shift[0], s * x + c * y + self.shift[1]
 
-# %% ../../nbs/api/14_phantom_chest.ipynb #39833ab9
+# %% ../../nbs/api/14_phantom_chest.ipynb #5aee60b2
 def heart_length(
     chest: Chest, X: np.ndarray, Y: np.ndarray, # patient coordinates, mm
     scale: float, # of this picture: anatomy, magnification and disease
@@ -162,13 +162,14 @@ def lungs(
     lateral = np.abs(X) / wall
     cavity = 2 * depth * chord(1 - lateral * lateral) * (level > -142)
     away = np.abs(X) - 66 * chest.width
-    below = Y - np.where(X > 0, *chest.domes[::-1]) + lift - np.where(away > 0, 0.0082, 0.0008) * away * away
+    top, slope = np.where(X > 0, *np.float32(chest.domes[::-1])), np.where(away > 0, np.float32(0.0082), np.float32(0.0008))
+    below = Y - top + lift - slope * away * away
     middle = 30 + 9 * ramp((-80 - level) / 40) + 0.04 * np.maximum(level + 60, 0)
     arch = 3.4 * chord(chest.aorta ** 2 - (X - 19) ** 2 - 0.7 * (Y + 62 * chest.height) ** 2)
     tissue = 2 * chord(below / 0.0088) + 0.9 * cavity * ramp(1.12 - (X / middle) ** 2) + np.maximum(heart, arch)
     return wall, lateral, np.maximum(cavity - tissue, 0).astype(np.float32)
 
-# %% ../../nbs/api/14_phantom_chest.ipynb #b352b512
+# %% ../../nbs/api/14_phantom_chest.ipynb #a5955c7c
 def _tube(distance, radius): return chord(radius ** 2 - distance ** 2) - 0.72 * chord((0.66 * radius) ** 2 - distance ** 2)
 
 def ribs(
@@ -192,7 +193,7 @@ def spine(
     "Ray length through vertebral bone, mm: bodies, pedicles and spinous processes."
     x = X - chest.scoliosis * np.sin(Y / 70)
     disc = np.abs((Y / (22.5 * chest.height)) % 1 - 0.5) * 2
-    bodies = 15 * chord(1 - (x / (18 + 2.5 * (disc > 0.75))) ** 2) * (0.55 + 0.45 * ramp((0.9 - disc) * 6))
+    bodies = 15 * chord(1 - (x / np.where(disc > 0.75, np.float32(20.5), np.float32(18))) ** 2) * (0.55 + 0.45 * ramp((0.9 - disc) * 6))
     pedicles = 6 * chord(1 - ((np.abs(x) - 11) / 4.2) ** 2 - ((disc - 0.3) / 0.32) ** 2)
     return bodies + pedicles + 5 * chord(1 - (x / 4) ** 2 - ((disc - 0.7) / 0.4) ** 2)
 

@@ -192,7 +192,7 @@ def kernel_noise(
     noise = np.fft.irfft2(np.fft.rfft2(generator.standard_normal(shape, dtype=np.float32)) * (f * np.exp(-0.5 * (f / peak) ** 2)), s=shape)
     return (noise / noise.std()).astype(np.float32)
 
-# %% ../../nbs/api/15_phantom_ct.ipynb #6f80888b
+# %% ../../nbs/api/15_phantom_ct.ipynb #c1860f69
 def ct_slice(
     seed_or_rng,                # int or numpy Generator: place, vessels, noise
     size: int = 128,            # rows and columns, 32 to 1024
@@ -209,7 +209,8 @@ def ct_slice(
         x, y = generator.uniform(-150, 150), generator.uniform(-95, 95)
         if in_lung(scan, x, y) > depth: break
     half = (np.arange(size, dtype=np.float32) + (0.5 - size / 2)) * scan.spacing_mm
-    axis_x, axis_y = half + np.float32(x + generator.normal(0, 0.6)), half + np.float32(y + generator.normal(0, 0.6))
+    near = size * scan.spacing_mm < 300    # a wider field shows the whole body, centred on it
+    axis_x, axis_y = half + np.float32(near * x + generator.normal(0, 0.6)), half + np.float32(near * y + generator.normal(0, 0.6))
     X, Y = np.meshgrid(axis_x, axis_y)
     hu, lung = _tissue(scan, X, Y, generator)
     hu += lung * _vessels(scan, axis_x, axis_y, generator) * np.maximum(scan.vessel_hu - hu, 0)
