@@ -6,7 +6,7 @@
 __all__ = ['FULL_SIZE', 'PATHS', 'MeasureError', 'sizes_of_dataset', 'sizes_of_full_phantoms', 'sizes_of_folder',
            'one_pixel_pairs', 'used_rows', 'latency']
 
-# %% ../../nbs/api/61_measure.ipynb #bd68f1a2
+# %% ../../nbs/api/61_measure.ipynb #a646d744
 import os, tempfile
 from pathlib import Path
 from typing import Callable
@@ -14,13 +14,13 @@ from typing import Callable
 import numpy as np
 import pandas as pd
 
-from ..core import MedcryptError, RunPaths, rng
+from ..core import MedcryptError, rng
 from ..crypto import images
 from ..crypto.keys import Key, new_key
 from . import latency as timing
 from .storage import dicom_sizes, picture_sizes
 from ..imaging import jpeg2000, phantom
-from ..imaging.datasets import Dataset
+from ..imaging.datasets import PILLOW_SUFFIXES, Dataset, read_display
 from ..imaging.dicom import DicomError, read_dicom
 from ..vault import archive
 
@@ -28,7 +28,7 @@ from ..vault import archive
 class MeasureError(MedcryptError):
     "Something that cannot be measured as asked."
 
-# %% ../../nbs/api/61_measure.ipynb #66a0243b
+# %% ../../nbs/api/61_measure.ipynb #38b90d50
 def _seal(key: Key) -> Callable:
     return lambda pixels: images.seal_image(pixels, key, image_id=os.urandom(16).hex())
 
@@ -41,26 +41,24 @@ def _narrow(stored: np.ndarray) -> np.ndarray:
 def sizes_of_dataset(
     name: str,
     data: Dataset,
-    run: RunPaths,
     *,
     limit: int,  # most files that are measured, 0 = all
     seed: int,
     tick: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
-    "One row per measured picture of a data set: its DICOM files where it has them, else the preprocessed pictures. Raises MeasureError."
+    "One row per measured picture of a data set, as large as it came: its DICOM file, or the pixels of its PNG, JPEG or TIFF. Raises DataError, DicomError."
     chosen = np.sort(rng(seed, "storage", name).permutation(len(data.files))[:limit or None]); key = new_key()
-    folder = Path(data.facts["folder"]); title = f"{data.facts['title']}, {'as stored' if _is_dicom(folder, data) else 'preprocessed'}"
+    paths, title = [Path(data.facts["folder"]) / data.files[i] for i in chosen], data.facts["title"]
     def read(path): tick(); return _narrow(read_dicom(path).stored)
-    if _is_dicom(folder, data):
-        frame = dicom_sizes([folder / data.files[i] for i in chosen], read=read, encode=jpeg2000.encode, seal=_seal(key), group=title)
-    else:
-        rows = []
-        for i in chosen: rows.append({"group": title, **picture_sizes(str(i), data.images[i], encode=jpeg2000.encode, seal=_seal(key))}); tick()
-        frame = pd.DataFrame(rows)
-    return frame.assign(modality=data.facts["modality"])
+    if _is_dicom(data): return dicom_sizes(paths, read=read, encode=jpeg2000.encode, seal=_seal(key), group=f"{title}, DICOM").assign(modality=data.facts["modality"])
+    rows = []
+    for path in paths:
+        pixels = np.rint(read_display(path) * 255).astype("uint8"); tick()
+        rows.append({"group": f"{title}, 8-bit pictures", **picture_sizes(path.name, pixels, encode=jpeg2000.encode, seal=_seal(key))})
+    return pd.DataFrame(rows).assign(modality=data.facts["modality"])
 
-def _is_dicom(folder: Path, data: Dataset) -> bool:
-    return all(str(f).lower().endswith((".dcm", ".dicom")) for f in data.files) and (folder / data.files[0]).is_file()
+def _is_dicom(data: Dataset) -> bool:
+    return not any(Path(str(f)).suffix.lower() in PILLOW_SUFFIXES for f in data.files)
 
 # %% ../../nbs/api/61_measure.ipynb #ec3b9bd4
 FULL_SIZE = (("cxr", "CXR", 2048), ("ct", "CT", 512))
