@@ -1,6 +1,7 @@
 # The chain: one rule per notebook in nbs/paper. `medcrypt reproduce` writes config.json and calls Snakemake with it;
 # the working folder is the run's output folder. The same workflow goes to Slurm or Kubernetes through Snakemake's executor plugins.
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,9 +30,14 @@ def table(*names):
     return [f"figures/{n}.{kind}" for n in names for kind in ("csv", "md")]
 
 
+def quoted(path):
+    """For the shell, and with braces that Snakemake leaves alone."""
+    return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
 def step(notebook, suffix=""):
     """Shell line that runs one notebook; {params.p} is a JSON object."""
-    return (f"MEDCRYPT_THREADS={{threads}} {sys.executable} -m medcrypt.cli.step --notebook {ROOT}/nbs/paper/{notebook}.ipynb"
+    return (f"MEDCRYPT_THREADS={{threads}} {quoted(sys.executable)} -m medcrypt.cli.step --notebook {quoted(ROOT / 'nbs' / 'paper' / f'{notebook}.ipynb')}"
             f" --output notebooks/{notebook}{suffix}.ipynb --parameters {{params.p:q}} --expect {{output:q}}")
 
 

@@ -54,10 +54,10 @@ def new_figure(
     plt.close(figure)
     return figure
 
-# %% ../../nbs/api/57_plots.ipynb #cf40fd31
+# %% ../../nbs/api/57_plots.ipynb #124a9a82
 _VIEWS = {"plain": ("black", "o"), "blocks": ("blue", "s"), "roi": ("sky", "D"), "resolution": ("green", "^"), "etc": ("orange", "v"), "le": ("orange", "<"), "ele": ("orange", ">"),
-          "pixel": ("orange", "p"), "neuracrypt": ("orange", "P"), "ecb": ("vermillion", "X"), "cbc-fixed-iv": ("vermillion", "d"), "cbc": ("purple", "o"), "codestream": ("purple", "s"),
-          "length": ("purple", "*")}
+          "pixel": ("orange", "p"), "neuracrypt": ("orange", "P"), "ecb": ("vermillion", "X"), "cbc-fixed-iv": ("vermillion", "d"), "cbc": ("purple", "o"), "codestream": ("grey", "s"),
+          "length": ("orange", "*")}
 
 def view_style(
     name: str, # e.g. "plain" or "blocks-0.5"
