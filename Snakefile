@@ -45,10 +45,6 @@ def of_dataset(wildcards):
     return json.dumps({**COMMON, "dataset": wildcards.dataset}, sort_keys=True)
 
 
-# Training is the long step: its share of the cores is one data set's share.
-TRAIN_THREADS = max(1, workflow.cores // len(NAMES)) if workflow.cores else 1
-
-
 rule data:
     input: needs("10_data")
     output:
@@ -81,7 +77,7 @@ rule train:
     input: needs("30_train"), "work/data/{dataset}.npz", "work/vault/{dataset}.index.csv"
     output: "work/predictions/{dataset}.csv", "work/models/{dataset}/masked-cnn.keras", "work/manifest/30_train-{dataset}.json", notebook="notebooks/30_train-{dataset}.ipynb"
     params: p=of_dataset
-    threads: TRAIN_THREADS
+    threads: 1  # more threads change the last digits and hardly the speed of networks this small; data sets run side by side
     priority: 10
     shell: step("30_train", "-{wildcards.dataset}")
 

@@ -32,7 +32,7 @@ def project_root() -> Path:
         if (folder / "Snakefile").is_file() and (folder / "nbs" / "paper").is_dir(): return folder
     raise ConfigError(f"{here}: no medcrypt checkout (Snakefile and nbs/paper); run inside one or set MEDCRYPT_HOME to it")
 
-# %% ../nbs/api/00_core.ipynb #47cadfc6
+# %% ../nbs/api/00_core.ipynb #581eb6eb
 @dataclass(frozen=True)
 class RunPaths:
     "Where one run keeps its things, all under `out`."
@@ -60,6 +60,7 @@ class RunPaths:
     def dicom(self, dataset: str) -> Path: return self.work / "dicom" / dataset
     def dataset(self, dataset: str) -> Path: return self.work / "data" / f"{dataset}.npz"
     def vault(self, dataset: str) -> Path: return self.work / "vault" / dataset
+    def readable(self, dataset: str) -> Path: return self.work / "readable" / dataset
     def index(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.index.csv"
     def ledger(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.ledger.sqlite"
     def predictions(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.csv"

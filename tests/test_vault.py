@@ -1,5 +1,5 @@
 "Store and contract: content addressing, damage, path traversal, concurrent writers, rules, forged decisions, kill -9, every way to tamper with a ledger."
-import json, os, random, re, shutil, signal, sqlite3, stat, subprocess, sys, threading, time
+import contextlib, json, os, random, re, shutil, signal, sqlite3, stat, subprocess, sys, threading, time
 from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime, timezone
@@ -373,12 +373,12 @@ def test_not_a_ledger(tmp_path):
 
 
 def test_damaged_files_never_pass_or_crash(copy):
-    content = copy.path.read_bytes(); generator = random.Random(0); body = content.find(b'"subject"')
-    for at in [body + 12, *(generator.randrange(len(content)) for _ in range(60))]:
+    content = copy.path.read_bytes(); generator = random.Random(0)
+    copy.path.write_bytes(content.replace(b'"granted":true', b'"granted":trUe'))   # every copy that SQLite's pages hold, the live one among them
+    with contextlib.suppress(ContractError): assert not copy.verify()
+    for at in (generator.randrange(len(content)) for _ in range(60)):
         copy.path.write_bytes(content[:at] + bytes([content[at] ^ 1 << generator.randrange(8)]) + content[at + 1:])
-        try: report = copy.verify()
-        except ContractError: continue
-        if at == body + 12: assert not report
+        with contextlib.suppress(ContractError): copy.verify()
     for size in (0, 100, 4096, len(content) - 1):
         copy.path.write_bytes(content[:size]); assert size == len(content) - 1 or not copy.verify()
 

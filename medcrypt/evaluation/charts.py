@@ -6,7 +6,7 @@
 __all__ = ['plot_roc', 'plot_ladder', 'plot_ratio', 'plot_storage', 'plot_leakage', 'plot_histograms', 'plot_latency',
            'plot_fidelity', 'plot_frontier']
 
-# %% ../../nbs/api/58_charts.ipynb #5c85c425
+# %% ../../nbs/api/58_charts.ipynb #88fe4342
 import textwrap
 from typing import Iterator
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from scipy.stats import binom
 
 from .plots import PALETTE, SERIES, PlotError, format_number, new_figure, style, view_style
-from .pictures import plot_architecture, plot_examples, plot_pipeline
+from .pictures import plot_architecture, plot_examples, plot_pipeline, with_holes
 
 # %% ../../nbs/api/58_charts.ipynb #66dc564d
 def _need(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def plot_ratio(
     if len(names) > 1: figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #4a287c55
+# %% ../../nbs/api/58_charts.ipynb #fc4c1d8c
 _FORMAT_NAMES = {"dicom": "DICOM file", "raw": "raw pixels", "jpeg2000": "JPEG 2000", "encrypted": "encrypted", "base85": "encrypted, Base85"}
 
 @style()
@@ -137,11 +137,13 @@ def plot_storage(
     figure, grid = _panels(len(panels), .75 + .27 * summary["format"].nunique())
     colors = dict(zip(_FORMAT_NAMES, ("black", "grey", "green", "blue", "orange")))
     for axes, (group, part) in zip(grid, panels):
+        unit, scale = ("MB", 1) if part["size_mb"].max() >= .1 else ("kB", 1000)
+        part = part.assign(**{name: scale * part[name] for name in part if name.startswith("size_mb")})
         axes.barh(range(len(part)), part["size_mb"], xerr=_whiskers(part, "size_mb"), color=[PALETTE[colors.get(name, "sky")] for name in part["format"]], height=.62, error_kw={"capsize": 2, "ecolor": "#444444", "linewidth": 1})
         edge = (part["size_mb"] + _whiskers(part, "size_mb")[1]).to_numpy(float)
         for place, row in enumerate(part.itertuples()):
-            axes.annotate(f"{format_number(row.size_mb)} MB ({100 * row.ratio:.1f} %)", (edge[place], place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set(xlabel="mean MB per picture; % of the first bar", yticks=range(len(part)), yticklabels=[_FORMAT_NAMES.get(name, name) for name in part["format"]], ylim=(len(part) - .5, -.5), xlim=(0, 2.1 * edge.max()))
+            axes.annotate(f"{format_number(row.size_mb)} {unit} ({100 * row.ratio:.1f} %)", (edge[place], place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set(xlabel=f"mean {unit} per picture; % of the first bar", yticks=range(len(part)), yticklabels=[_FORMAT_NAMES.get(name, name) for name in part["format"]], ylim=(len(part) - .5, -.5), xlim=(0, 2.1 * edge.max()))
         axes.tick_params(axis="y", length=0); axes.xaxis.set_major_locator(MaxNLocator(5))
         _title(axes, group, part)
     return figure
@@ -177,7 +179,7 @@ def plot_leakage(
     figure.legend(handles, ["within the bounds", "outside", "bounds of an ideal cipher (α = .01)", "its mean"], loc="outside lower center", ncols=4)
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #b889cb01
+# %% ../../nbs/api/58_charts.ipynb #156bbc07
 @style()
 def plot_histograms(
     plain: np.ndarray,  # uint8 pictures of one scheme, any shape
@@ -190,13 +192,13 @@ def plot_histograms(
         if data.dtype != np.uint8 or not data.size: raise PlotError(f"plot: {name} must be uint8 bytes, got {data.dtype} {data.shape}")
         band, share = 100 * np.array(binom.interval(.99, data.size, 1 / 256)) / data.size, 100 * np.bincount(data.ravel(), minlength=256) / data.size
         uniform = axes.axhspan(*band, color="#bfe3d6", linewidth=0, zorder=0)
-        axes.stairs(share, np.arange(257) - .5, color=PALETTE[color], linewidth=.8)
+        axes.stairs(share, np.arange(257) - .5, baseline=None, color=PALETTE[color], linewidth=.8)
         axes.set(xlabel="byte value", ylabel="share of bytes (%)", xlim=(-2, 257), xticks=(0, 64, 128, 192, 255), ylim=(0, 1.35 * max(share.max(), band[1])))
         axes.set_title(f"{name} (n = {data.size:,} bytes)", loc="left")
         axes.legend([uniform], ["99 % of uniform bytes"], loc="upper right")
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #5c442bcb
+# %% ../../nbs/api/58_charts.ipynb #d075636b
 @style()
 def plot_latency(
     frame: pd.DataFrame, # of `measure`: stage, n, median_ms, p95_ms, first_ms; optional group (one panel each)
@@ -214,7 +216,7 @@ def plot_latency(
             axes.plot(part[column], place, linestyle="none", label=name, **look)
         for y, value in zip(place, part["median_ms"]):
             axes.annotate(f"{value:.3g} ms", (1, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=8, annotation_clip=False)
-        axes.set(xscale="log", xlabel="time (ms; numbers: median)", yticks=place, yticklabels=part["stage"], ylim=(len(part) - .5, -.5), xlim=(low / 1.6, high * 1.6))
+        axes.set(xscale="log", xlabel="time per batch (ms; numbers: median)", yticks=place, yticklabels=part["stage"], ylim=(len(part) - .5, -.5), xlim=(low / 1.6, high * 1.6))
         axes.xaxis.set_major_locator(LogLocator(numticks=7)); axes.xaxis.set_minor_formatter(NullFormatter()); axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(axis="x"); axes.tick_params(axis="y", length=0)
         _title(axes, group, part)

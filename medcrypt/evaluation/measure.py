@@ -6,8 +6,8 @@
 __all__ = ['FULL_SIZE', 'PATHS', 'MeasureError', 'sizes_of_dataset', 'sizes_of_full_phantoms', 'sizes_of_folder',
            'one_pixel_pairs', 'used_rows', 'latency']
 
-# %% ../../nbs/api/61_measure.ipynb #a646d744
-import os, tempfile
+# %% ../../nbs/api/61_measure.ipynb #c6c29748
+import os, tempfile, time
 from pathlib import Path
 from typing import Callable
 
@@ -22,13 +22,13 @@ from .storage import dicom_sizes, picture_sizes
 from ..imaging import jpeg2000, phantom
 from ..imaging.datasets import PILLOW_SUFFIXES, Dataset, read_display
 from ..imaging.dicom import DicomError, read_dicom
-from ..vault import archive
+from ..vault.archive import Archive
 
 # %% ../../nbs/api/61_measure.ipynb #d43ca49f
 class MeasureError(MedcryptError):
     "Something that cannot be measured as asked."
 
-# %% ../../nbs/api/61_measure.ipynb #38b90d50
+# %% ../../nbs/api/61_measure.ipynb #78542504
 def _seal(key: Key) -> Callable:
     return lambda pixels: images.seal_image(pixels, key, image_id=os.urandom(16).hex())
 
@@ -42,19 +42,21 @@ def sizes_of_dataset(
     name: str,
     data: Dataset,
     *,
+    folder: Path, # the run's folder: where the data set lies inside it, its path is relative
     limit: int,  # most files that are measured, 0 = all
     seed: int,
     tick: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     "One row per measured picture of a data set, as large as it came: its DICOM file, or the pixels of its PNG, JPEG or TIFF. Raises DataError, DicomError."
     chosen = np.sort(rng(seed, "storage", name).permutation(len(data.files))[:limit or None]); key = new_key()
-    paths, title = [Path(data.facts["folder"]) / data.files[i] for i in chosen], data.facts["title"]
+    paths, title = [Path(folder) / data.facts["folder"] / data.files[i] for i in chosen], data.facts["title"]
     def read(path): tick(); return _narrow(read_dicom(path).stored)
     if _is_dicom(data): return dicom_sizes(paths, read=read, encode=jpeg2000.encode, seal=_seal(key), group=f"{title}, DICOM").assign(modality=data.facts["modality"])
     rows = []
     for path in paths:
-        pixels = np.rint(read_display(path) * 255).astype("uint8"); tick()
-        rows.append({"group": f"{title}, 8-bit pictures", **picture_sizes(path.name, pixels, encode=jpeg2000.encode, seal=_seal(key))})
+        shown = read_display(path); pixels = np.rint(shown * 255).astype("uint8"); tick()
+        if np.abs(pixels / np.float32(255) - shown).max() > 1e-6: pixels = np.rint(shown * 65535).astype("uint16")
+        rows.append({"group": f"{title}, pixels of the files", **picture_sizes(path.name, pixels, encode=jpeg2000.encode, seal=_seal(key))})
     return pd.DataFrame(rows).assign(modality=data.facts["modality"])
 
 def _is_dicom(data: Dataset) -> bool:
@@ -124,40 +126,51 @@ def used_rows(
     if not rows or not mask[:, :rows].all(): raise MeasureError("ciphertext: no row of the picture is full of bytes")
     return cipher[:, :rows]
 
-# %% ../../nbs/api/61_measure.ipynb #27d50051
+# %% ../../nbs/api/61_measure.ipynb #bb77f111
 PATHS = {"plain path": ("read plain file", "decode", "predict"),
-         "decrypting path": ("ask contract", "read object", "decrypt", "decode", "predict"),
-         "keyless path": ("ask contract", "read object", "view", "predict")}
+         "decrypting path": ("ask to decrypt", "fetch encrypted", "get the key", "decrypt", "decode", "predict"),
+         "keyless path": ("ask to view", "fetch partly readable", "view", "predict")}
 
 def latency(
-    index: pd.DataFrame, # of the vault: view, image, name
+    index: pd.DataFrame, # of the archive: view, image, name
     batch: int,          # pictures at once
     *,
-    vault, gate, dataset: str,
-    master: Key,         # of the data set's vault
+    archive: Archive,
+    master: Key,         # of the data set's archive
     model,               # Keras model
     view: str,           # e.g. "blocks-0.5"
     folder: Path,        # the plain files of the comparison are written here and removed again
     repeats: int, seed: int, resamples: int,
 ) -> pd.DataFrame:
-    "Stages and paths: dataset, batch, stage, n, first_ms, median_ms, p95_ms, ratio (+ _low, _high) to the plain path of the same run."
+    "Stages and paths: dataset, batch, stage, n, first_ms, median_ms, p95_ms, ratio (+ _low, _high) to the plain path of the same run. Each role asks for its own objects."
     from medcrypt.crypto.envelope import unseal
     from medcrypt.learning import views
     from medcrypt.learning.training import predict
-    names = {v: list(np.resize(index[index["view"] == v].sort_values("image")["name"].to_numpy(), batch)) for v in ("jpeg2000", view)}
-    def ask(): return archive.ask(gate, "decrypt", dataset, names["jpeg2000"], role="auditor", purpose="verification")
-    key = gate.data_key(ask(), master)
-    held = {v: [vault.get(name) for name in n] for v, n in names.items()}
-    opened = [unseal(e, key)[0] for e in held["jpeg2000"]]
-    pixels, mask = views.views(view, held[view])
+    first = {}
+    def once(stage, call):
+        start = time.perf_counter_ns(); value = call(); first[stage] = (time.perf_counter_ns() - start) / 1e6
+        return value
+    names = {v: np.resize(index[index["view"] == v].sort_values("image")["name"].to_numpy(), batch).tolist() for v in ("jpeg2000", view)}
+    def ask_decrypt(): return archive.ask("decrypt", names["jpeg2000"], role="clinician", purpose="care")
+    def ask_view(): return archive.ask("view", names[view], role="model", purpose="research")
+    granted, looking = once("ask to decrypt", ask_decrypt), once("ask to view", ask_view)
+    def fetch(v, decision): return list(archive.contract.fetch(archive.store(v), decision, names[v]))
+    sealed, partly = once("fetch encrypted", lambda: fetch("jpeg2000", granted)), once("fetch partly readable", lambda: fetch(view, looking))
+    key = once("get the key", lambda: archive.contract.data_key(granted, master))
+    opened = once("decrypt", lambda: [unseal(e, key)[0] for e in sealed])
+    once("decode", lambda: [jpeg2000.decode(c) for c in opened])
+    pixels, mask = once("view", lambda: views.views(view, partly))
+    once("predict", lambda: predict(model, pixels, mask))
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         plain = [Path(scratch) / f"{i}.j2k" for i in range(batch)]
         for path, codestream in zip(plain, opened): path.write_bytes(codestream)
-        measured = timing.measure({"read plain file": lambda: [p.read_bytes() for p in plain], "ask contract": ask, "read object": lambda: [vault.get(n) for n in names["jpeg2000"]],
-            "decrypt": lambda: [unseal(e, key) for e in held["jpeg2000"]], "decode": lambda: [jpeg2000.decode(c) for c in opened], "view": lambda: views.views(view, held[view]),
-            "predict": lambda: predict(model, pixels, mask)}, repeats=repeats)
+        once("read plain file", lambda: [p.read_bytes() for p in plain])
+        measured = timing.measure({"read plain file": lambda: [p.read_bytes() for p in plain], "ask to decrypt": ask_decrypt, "fetch encrypted": lambda: fetch("jpeg2000", granted),
+            "get the key": lambda: archive.contract.data_key(granted, master), "decrypt": lambda: [unseal(e, key) for e in sealed], "decode": lambda: [jpeg2000.decode(c) for c in opened],
+            "ask to view": ask_view, "fetch partly readable": lambda: fetch(view, looking), "view": lambda: views.views(view, partly), "predict": lambda: predict(model, pixels, mask)}, repeats=repeats)
+    measured["first_ms"] = measured.stage.map(first)
     ratios = timing.ratios(measured, "plain path", paths=PATHS, seed=seed, resamples=resamples)
-    samples, first = measured.set_index("stage").samples_ms, measured.set_index("stage").first_ms
-    whole = pd.DataFrame([{"stage": path, "first_ms": float(sum(first[s] for s in parts)), "p95_ms": float(np.quantile(np.sum([samples[s] for s in parts], axis=0), .95))} for path, parts in PATHS.items()])
+    samples = measured.set_index("stage").samples_ms
+    whole = pd.DataFrame([{"stage": path, "first_ms": sum(first[s] for s in parts), "p95_ms": float(np.quantile(np.sum([samples[s] for s in parts], axis=0), .95))} for path, parts in PATHS.items()])
     table = ratios.merge(pd.concat([measured[["stage", "first_ms", "p95_ms"]], whole]), on="stage")
-    return table.assign(dataset=dataset, batch=batch)[["dataset", "batch", "stage", "n", "first_ms", "median_ms", "median_ms_low", "median_ms_high", "p95_ms", "ratio", "ratio_low", "ratio_high"]]
+    return table.assign(dataset=archive.dataset, batch=batch)[["dataset", "batch", "stage", "n", "first_ms", "median_ms", "median_ms_low", "median_ms_high", "p95_ms", "ratio", "ratio_low", "ratio_high"]]

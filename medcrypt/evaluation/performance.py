@@ -32,7 +32,7 @@ def read_predictions(paths: list) -> pd.DataFrame:
 def _parts(frame: pd.DataFrame) -> dict:
     return {"patients": frame.patient.to_numpy(str), "runs": frame.fold.to_numpy(), "seeds": frame.seed.to_numpy()}
 
-# %% ../../nbs/api/59_performance.ipynb #2255cbe4
+# %% ../../nbs/api/59_performance.ipynb #06395b9b
 DECISIONS = ("f1", "accuracy", "precision", "recall", "specificity")
 
 def row(
@@ -44,10 +44,11 @@ def row(
     common = {**parts, "seed": seed, "resamples": resamples}
     found = bootstrap(y, p, **common); p_value = permutation_test(y, p, **common)
     decided = (p >= frame.threshold.to_numpy()).astype(int)
+    pooled = {**common, "runs": np.zeros(len(frame), int)} # a ratio of counts is taken over all folds of a seed: in one fold its denominator may be one picture
     prevalence = float(y.mean())
     return {"images": frame.image.nunique(), "patients": frame.patient.nunique(), "predictions": len(frame), **found.columns("auc"),
-            **{k: v for s in DECISIONS for k, v in bootstrap_statistic(y, decided, statistic=s, **common).columns(s).items()},
-            **bootstrap_statistic(y, p, statistic="brier", **common).columns("brier"),
+            **{k: v for s in DECISIONS for k, v in bootstrap_statistic(y, decided, statistic=s, **pooled).columns(s).items()},
+            **bootstrap_statistic(y, p, statistic="brier", **pooled).columns("brier"),
             "prevalence": prevalence, "majority": max(prevalence, 1 - prevalence), "p_value": p_value, "verdict": chance(found, p_value)}
 
 def performance_table(
@@ -73,14 +74,14 @@ def hidden_fraction(view: str) -> float:
     "Fraction of the picture that a view hides: 0 for plain, p for blocks-p."
     return 0.0 if view == "plain" else float(view.removeprefix("blocks-"))
 
-# %% ../../nbs/api/59_performance.ipynb #91575e18
+# %% ../../nbs/api/59_performance.ipynb #8a4243e6
 def drop_table(
     predictions: pd.DataFrame, # of read_predictions
     *,
     reference: tuple = ("masked-cnn", "plain"), # model and view that the others are compared with
     seed: int, resamples: int,
 ) -> pd.DataFrame:
-    "AUC(reference) - AUC(model on view) per data set, with the paired interval. Raises PerformanceError when the rows do not match."
+    "AUC(reference) - AUC(model on view) per data set, with the paired interval; `reference` names what is compared with. Raises PerformanceError when the rows do not match."
     rows = []
     for dataset, part in predictions.groupby("dataset", sort=False):
         keyed = {key: p.set_index(["seed", "fold", "image"]) for key, p in part.groupby(["model", "view"], sort=False)}
@@ -91,10 +92,10 @@ def drop_table(
             if len(other) != len(base) or not other.index.isin(base.index).all(): raise PerformanceError(f"{dataset}: {model} on {view} was not tested on the same images as {' on '.join(reference)}")
             same = base.loc[other.index].reset_index()
             found = paired(same.label.to_numpy(), same.probability.to_numpy(), other.probability.to_numpy(), **_parts(same), seed=seed, resamples=resamples)
-            rows.append({"dataset": dataset, "model": model, "view": view, **found.columns("auc_drop"), "n": found.n, "patients": found.patients})
+            rows.append({"dataset": dataset, "reference": " on ".join(reference), "model": model, "view": view, **found.columns("auc_drop"), "n": found.n, "patients": found.patients})
     return in_order(pd.DataFrame(rows))
 
-# %% ../../nbs/api/59_performance.ipynb #bfa1e80d
+# %% ../../nbs/api/59_performance.ipynb #0fa881dd
 def roc_curves(
     predictions: pd.DataFrame, # of read_predictions
     *, seed: int, resamples: int = 200,
@@ -103,5 +104,5 @@ def roc_curves(
     rows = []
     for (d, m, v), part in predictions.groupby(["dataset", "model", "view"], sort=False):
         found = roc(part.label.to_numpy(), part.probability.to_numpy(), **_parts(part), seed=seed, resamples=resamples)
-        rows.append(found.assign(dataset=d, model=m, view=v))
+        rows.append(found.assign(dataset=d, model=m, view=v, n=part.image.nunique()))
     return in_order(pd.concat(rows, ignore_index=True))

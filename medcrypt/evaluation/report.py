@@ -29,12 +29,13 @@ def as_text(
     counts = ", ".join(f"{n} {verdict}" for verdict, n in table.verdict.value_counts().items())
     return "\n".join([*lines, "", f"{len(table)} claims: {counts}", ""])
 
-# %% ../../nbs/api/62_report.ipynb #54edf82c
+# %% ../../nbs/api/62_report.ipynb #166c598e
 COLOURS = {"reproduced": "green", "not reproduced": "vermillion", "impossible": "purple", "contradictory": "orange", "unspecified": "grey"}
 
 @style()
 def plot_claims(
     table: pd.DataFrame, # of claims.ledger: id, verdict
+    title: str = "",     # which run
 ) -> Figure:
     "Verdicts as columns, the claims' names stacked in them."
     figure = new_figure(.7 + .24 * table.verdict.value_counts().max()); axes = figure.subplots()
@@ -43,6 +44,7 @@ def plot_claims(
         axes.bar(x, len(names), width=.86, color=PALETTE[colour], alpha=.28)
         for y, name in enumerate(names): axes.text(x, y + .5, name, ha="center", va="center", fontsize=8)
     axes.set(xticks=range(len(COLOURS)), xticklabels=COLOURS, ylabel="claims", ylim=(0, table.verdict.value_counts().max() + .3))
+    axes.set_title(title, loc="left")
     axes.yaxis.get_major_locator().set_params(integer=True)
     return figure
 

@@ -178,7 +178,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     for a in map(np.ascontiguousarray, arrays): digest.update(f"{a.dtype.str}{a.shape}".encode()); digest.update(a.tobytes() if a.dtype != object else "\n".join(a).encode())
     return digest.hexdigest()
 
-# %% ../../nbs/api/43_training.ipynb #b7e8d508
+# %% ../../nbs/api/43_training.ipynb #480a077e
 def cross_validate(
     job: Job,
     seen: Mapping[str, tuple], # view name -> (pixels (n, rows, columns) float32 in [0, 1], mask (n, rows, columns))
@@ -195,12 +195,13 @@ def cross_validate(
     missing = {job.trained_on, *job.evaluated_on} - set(seen)
     if missing: raise TrainingError(f"{job.model}: no view {', '.join(sorted(missing))} among {', '.join(seen)}")
     pixels, mask = seen[job.trained_on]
+    steps = recipe.epochs * max(max(1, len(train) // recipe.batch) for train, _, _ in splits.values()) # the same whichever fit comes first after a kill
     data_hash, trainer, frames = hash_arrays(labels, *(a for v in sorted({job.trained_on, *job.evaluated_on}) for a in seen[v])), None, []
     for number, ((seed, fold), (train, validation, test)) in enumerate(splits.items()):
-        done = Path(fits) / f"{fit_name(job, recipe, seed, fold, hash_arrays(train, validation, test) + data_hash)}.csv"
+        done = Path(fits) / f"{fit_name(job, recipe, seed, fold, hash_arrays(train, validation, test) + data_hash + str(steps))}.csv"
         keep = save_first if number == 0 else None
         if done.is_file() and (keep is None or Path(keep).is_file()): frames.append(pd.read_csv(done)); tick(); continue
-        trainer = trainer or Trainer(pixels.shape[1:], job.mask, recipe, recipe.epochs * max(1, len(train) // recipe.batch))
+        trainer = trainer or Trainer(pixels.shape[1:], job.mask, recipe, steps)
         trainer.fit(pixels[train], mask[train], labels[train], seed=1000 * seed + fold, hide=job.random_masks)
         rows = []
         for view in job.evaluated_on:
