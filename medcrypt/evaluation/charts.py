@@ -148,7 +148,7 @@ def plot_storage(
         _title(axes, group, part)
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #60be562c
+# %% ../../nbs/api/58_charts.ipynb #345d302f
 @style()
 def plot_leakage(
     table: pd.DataFrame, # of `leakage_table`, several concatenated with a column `scheme`
@@ -157,7 +157,7 @@ def plot_leakage(
     table = _need(table, "metric", "measured", "ideal", "ideal_low", "ideal_high", "passes")
     if "scheme" not in table: table = table.assign(scheme="ciphertext")
     panels, schemes = _groups(table, "metric"), list(table["scheme"].unique())
-    figure, grid = _panels(len(panels), .72 + .19 * len(schemes), .35, columns=3, sharey=True)
+    figure, grid = _panels(len(panels), .72 + .19 * len(schemes), .35, columns=3 if max(map(len, map(str, schemes))) < 14 else 2, sharey=True) # long names need the room
     for axes, (metric, part) in zip(grid, panels):
         for row, whisker in zip(part.to_dict("records"), _whiskers(part, "measured").T):
             if np.isnan(row["measured"]): continue
