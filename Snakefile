@@ -18,8 +18,9 @@ wildcard_constraints:
 
 
 def needs(notebook):
-    """The notebook and every package module that it imports."""
-    return [str(p) for p in sources(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", ROOT)]
+    """The notebook and every package module that it imports; a function, so that Snakemake reads no wildcard into a path with braces."""
+    files = [str(p) for p in sources(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", ROOT)]
+    return lambda wildcards: files
 
 
 def figure(*names):
@@ -31,7 +32,7 @@ def table(*names):
 
 
 def quoted(path):
-    """For the shell, and with braces that Snakemake leaves alone."""
+    """For the shell, with braces that Snakemake leaves alone."""
     return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
 
 
@@ -58,7 +59,7 @@ rule data:
 rule encrypt:
     input: needs("20_encrypt"), "work/data/{dataset}.npz"
     output:
-        "work/vault/{dataset}.index.csv", table("vault_{dataset}", "access_{dataset}"), figure("figure_pipeline_{dataset}", "figure_views_{dataset}"), "work/manifest/20_encrypt-{dataset}.json",
+        "work/vault/{dataset}.index.csv", "work/vault/{dataset}.ledger.sqlite", "work/keys/{dataset}.key", table("vault_{dataset}", "access_{dataset}"), figure("figure_pipeline_{dataset}", "figure_views_{dataset}"), "work/manifest/20_encrypt-{dataset}.json",
         notebook="notebooks/20_encrypt-{dataset}.ipynb",
     params: p=of_dataset
     threads: 1
@@ -68,7 +69,7 @@ rule encrypt:
 rule storage:
     input: needs("25_storage"), expand("work/data/{d}.npz", d=NAMES)
     output: table("table2_storage"), figure("figure_storage"), "work/manifest/25_storage.json", notebook="notebooks/25_storage.ipynb"
-    params: p=json.dumps({**ALL, "storage": config["storage"]}, sort_keys=True), fingerprint=config.get("storage_fingerprint", "")
+    params: p=json.dumps({**ALL, "storage": config["storage"]}, sort_keys=True), fingerprint=config["storage_fingerprint"]
     threads: 1
     shell: step("25_storage")
 

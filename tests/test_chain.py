@@ -51,7 +51,7 @@ def test_two_phantoms_by_default_one_of_each_kind():
 @pytest.mark.parametrize("call, words", [
     (dict(data=["phantom"], profile_name="tiny"), "--profile"), (dict(data=["nih"], profile_name="smoke"), "--data nih"), (dict(data=["no/such/folder"], profile_name="smoke"), "no/such/folder"),
     (dict(data=["phantom"], profile_name="smoke", label="x"), "--label"), (dict(data=["phantom"], profile_name="smoke", storage=Path("no/where")), "--storage"),
-    (dict(data=[], profile_name="smoke", dataset_config=Path("none.toml")), "none.toml")])
+    (dict(data=[], profile_name="smoke", dataset_config=Path("none.toml")), "none.toml"), (dict(data=[], profile_name="smoke", dataset_config=Path(".")), "cannot be read")])
 def test_mistakes_name_the_option(call, words):
     with pytest.raises(MedcryptError, match=words): configure(**call)
 
@@ -80,6 +80,53 @@ def test_an_output_folder_of_something_else_is_left_alone(tmp_path):
     prepare(out, configure(["phantom"], "smoke", seed=1), force=True)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ChainError, match="is a file"): chain.reproduce(config, tmp_path / "file", cores=1)
+
+
+def test_a_folder_of_somebody_else_is_not_even_touched(tmp_path):
+    config, folder = configure(["phantom"], "smoke"), folder_of_pictures(tmp_path)
+    mine = tmp_path / "mine"; mine.mkdir(); (mine / ".lock").write_text("important")
+    with pytest.raises(ChainError, match="not a run of medcrypt"): chain.reproduce(config, mine, cores=1)
+    assert (mine / ".lock").read_text() == "important"
+    for text in ("[]", '{"profile": "smoke"}', '{"made_by": "medcrypt", "datasets": null}', "{"):
+        (mine / ".lock").unlink(missing_ok=True); (mine / "config.json").write_text(text)
+        with pytest.raises(MedcryptError): chain.reproduce(config, mine, cores=1, force=True)
+        assert (mine / "config.json").read_text() == text and [p.name for p in mine.iterdir()] == ["config.json"]
+    mine_config = configure([str(folder)], "smoke")
+    with pytest.raises(ChainError, match="inside the data folder"): chain.reproduce(mine_config, folder / "run", cores=1)
+    assert not (folder / "run").exists()
+
+
+def test_another_folder_of_the_same_name_or_another_question_is_another_run(tmp_path):
+    first, second = folder_of_pictures(tmp_path), folder_of_pictures(tmp_path / "elsewhere")
+    out = prepare(tmp_path / "o", configure([str(first)], "smoke")).out
+    for other in (configure([str(second)], "smoke"), configure([str(first)], "smoke", include="im/0*"), configure([str(first)], "smoke", label="not label_sick"), configure([str(first)], "smoke", size=32)):
+        with pytest.raises(ChainError, match="--force"): prepare(out, other)
+    (first / "im" / "extra.png").write_bytes((first / "im" / "000.png").read_bytes())
+    prepare(out, configure([str(first)], "smoke"))   # the same question on renewed files is the same run
+
+
+def test_force_leaves_nothing_of_the_other_run(tmp_path):
+    out = prepare(tmp_path / "o", configure(["phantom"], "smoke")).out
+    (out / "figures").mkdir(); (out / "figures" / "data_phantom_ct.md").write_text("old")
+    prepare(out, configure([str(folder_of_pictures(tmp_path))], "smoke"), force=True)
+    assert not (out / "figures").exists()
+
+
+@pytest.mark.parametrize("options, words", [({"include": "zz*"}, "no row"), ({"label": "label_sick=5"}, "two classes"), ({"size": 8}, "16 pixels"), ({"block": 40}, "--block"), ({"group": "nobody"}, "nobody")])
+def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, options, words):
+    with pytest.raises(MedcryptError, match=words): configure([str(folder_of_pictures(tmp_path))], "smoke", **options)
+
+
+def test_too_few_patients_and_reserved_names(tmp_path):
+    with pytest.raises(ConfigError, match="patients"): configure([str(folder_of_pictures(tmp_path, n=6))], "smoke")
+    with pytest.raises(ConfigError, match="phantoms"): configure([str(folder_of_pictures(tmp_path / "x", name="phantom_ct"))], "smoke")
+
+
+def test_new_files_in_the_storage_folder_are_noticed(tmp_path):
+    (tmp_path / "s").mkdir(); (tmp_path / "s" / "a.dcm").write_bytes(b"1")
+    before = configure(["phantom"], "smoke", storage=tmp_path / "s")
+    (tmp_path / "s" / "b.dcm").write_bytes(b"2")
+    assert configure(["phantom"], "smoke", storage=tmp_path / "s")["storage_fingerprint"] != before["storage_fingerprint"]
 
 
 def test_an_unchanged_configuration_is_not_rewritten(tmp_path):
@@ -209,3 +256,27 @@ def test_a_failing_step_names_itself_and_keeps_its_notebook(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode and "10_data-pics: cell" in err and "007.png" in err
     assert (out / "failed" / "10_data-pics.ipynb").is_file() and not (out / "notebooks" / "10_data-pics.ipynb").exists()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_ends_everything_soon_and_says_how_to_go_on(tmp_path, times):
+    import psutil
+    folder, out = folder_of_pictures(tmp_path), tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-m", "medcrypt.cli.main", "reproduce", "--data", str(folder), "--profile", "smoke", "--out", str(out), "--cores", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "started" not in process.stdout.readline(): pass
+    time.sleep(1.5)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for _ in range(times): process.send_signal(signal.SIGINT); time.sleep(.05)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130 and "interrupted" in err and err.count("\n") == 1
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    assert finish(start(configure([str(folder)], "smoke"), out)) == 1
+
+
+def test_a_checkout_path_with_blanks_and_quotes_works(tmp_path):
+    home = tmp_path / "a friend's check out"
+    shutil.copytree(ROOT / "nbs", home / "nbs"); shutil.copytree(ROOT / "medcrypt", home / "medcrypt"); shutil.copy(ROOT / "Snakefile", home)
+    environment = {**os.environ, "PYTHONPATH": str(home), "MEDCRYPT_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", RUN, json.dumps(configure([str(folder_of_pictures(tmp_path))], "smoke")), str(tmp_path / "o u t")], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "steps 1" in done.stdout, done.stderr

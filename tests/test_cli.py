@@ -41,7 +41,7 @@ def test_help_everywhere(command, capsys):
     assert done.value.code == 0 and "usage: medcrypt" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["encrypt"], ["reproduce", "--cores", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["encrypt"], ["reproduce", "--cores", "many"], ["reproduce", "--cores", "0"], ["reproduce", "--profile", "tiny"]])
 def test_wrong_options_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as done: main(arguments)
     assert done.value.code == 2 and "usage" in capsys.readouterr().err
@@ -84,6 +84,36 @@ def test_nothing_is_overwritten_without_force(scan, key, tmp_path, capsys):
         error = capsys.readouterr().err
         assert "x.mce" in error and error.count("\n") == 1
     assert main(["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "x.mce"), "--force"]) == 0
+
+
+def test_force_never_replaces_the_source_or_the_key(scan, key, tmp_path, capsys):
+    main(["encrypt", str(scan), "--key", str(key)])
+    for arguments, name in ((["encrypt", str(scan), "-o", str(scan)], scan), (["encrypt", str(scan), "-o", str(key)], key), (["decrypt", str(tmp_path / "scan.mce"), "-o", str(tmp_path / "link.npy")], tmp_path / "scan.mce")):
+        (tmp_path / "link.npy").unlink(missing_ok=True); os.link(tmp_path / "scan.mce", tmp_path / "link.npy")
+        before = name.read_bytes()
+        assert main([*arguments, "--key", str(key), "--force"]) == 1 and name.read_bytes() == before
+        assert "is the source or the key" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (["encrypt", str(tmp_path / "pipe"), "--key", str(key)], ["inspect", str(tmp_path / "pipe")], ["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "pipe"), "--force"]):
+        assert main(arguments) == 1 and "not an ordinary file" in capsys.readouterr().err
+
+
+def test_files_named_by_uid_do_not_collide(scan, key, tmp_path, capsys):
+    import shutil
+    for name in ("1.2.840.11", "1.2.840.12", "p1/IM.dcm", "p2/IM.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True); shutil.copy(scan, tmp_path / name)
+    assert main(["encrypt", str(tmp_path / "1.2.840.11"), str(tmp_path / "1.2.840.12"), "--key", str(key)]) == 0
+    assert (tmp_path / "1.2.840.11.mce").is_file() and (tmp_path / "1.2.840.12.mce").is_file()
+    (tmp_path / "out").mkdir()
+    assert main(["encrypt", str(tmp_path / "p1" / "IM.dcm"), str(tmp_path / "p2" / "IM.dcm"), "--key", str(key), "-o", str(tmp_path / "out")]) == 1
+    assert not list((tmp_path / "out").iterdir()) and "same name" in capsys.readouterr().err
+
+
+def test_errors_of_the_operating_system_are_one_line_too(scan, key, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for arguments in (["encrypt", scan, "--key", key, "-o", "/proc/x.mce"], ["reproduce", "--profile", "smoke", "--out", tmp_path / "file" / "x"], ["reproduce", "--profile", "smoke", "--out", "/proc/foo"], ["encrypt", "", "--key", key], ["reproduce", "--dataset-config", tmp_path]):
+        done = run(*arguments)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_every_mistake_is_one_line_on_stderr(scan, key, tmp_path):
@@ -144,6 +174,7 @@ def test_the_envelope_names_nobody(tmp_path, key):
 def test_doctor_says_what_it_found(capsys):
     code = main(["doctor"])
     out = capsys.readouterr().out
+    assert "packages as pinned" in out and "is missing" not in out
     assert code in (0, 1) and all(word in out for word in ("Python", "OpenJPEG", "cores", "GPU", "Jupyter kernel", "Packages"))
     assert (code == 0) == ("MEND" not in out)
 

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Check', 'python', 'machine', 'packages', 'codec', 'learning', 'kernel', 'disk', 'checks']
 
-# %% ../../nbs/api/73_doctor.ipynb #2f8645fd
-import os, platform, re, shutil, subprocess, sys
+# %% ../../nbs/api/73_doctor.ipynb #4fc89e00
+import os, platform, shutil, subprocess, sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import psutil
+from packaging.requirements import Requirement
 
 from ..core import ConfigError, project_root, threads
 
-# %% ../../nbs/api/73_doctor.ipynb #3dd02f84
+# %% ../../nbs/api/73_doctor.ipynb #cbaeda50
 @dataclass(frozen=True)
 class Check:
     "One finding."
@@ -37,7 +38,8 @@ def packages() -> list[Check]:
     "Installed versions of the main packages against requirements.lock; every other difference in one line."
     try: lock = (project_root() / "requirements.lock").read_text(encoding="utf-8")
     except ConfigError: return [Check("Lock", "no checkout found: versions are not compared")]
-    wanted = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\n]+)(?! *;)", lock, re.M)); wrong = []
+    pins = [Requirement(line) for line in lock.splitlines() if line.strip() and not line.startswith("#")]
+    wanted = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins if pin.marker is None or pin.marker.evaluate()}; wrong = []
     for name, version in wanted.items():
         try: found = metadata.version(name)
         except metadata.PackageNotFoundError: wrong.append(f"{name} is missing"); continue

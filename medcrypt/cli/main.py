@@ -12,7 +12,7 @@ from pathlib import Path
 import medcrypt
 from ..core import PROFILES, ConfigError, MedcryptError, project_root, read_json, threads
 
-# %% ../../nbs/api/75_main.ipynb #53fcdfa0
+# %% ../../nbs/api/75_main.ipynb #9e0fb6f6
 def default_out(config: dict) -> Path:
     "runs/<data>-<profile> in the checkout: another folder for other data, so that no run overwrites another."
     names = ["phantom" if all(d["kind"] == "phantom" for d in config["datasets"].values()) else "-".join(config["datasets"])]
@@ -22,31 +22,33 @@ def reproduce(given: argparse.Namespace) -> int:
     "Run the chain and print the claims table."
     from medcrypt.cli import chain
     started = time.time()
-    if given.cores < 1: raise ConfigError(f"--cores {given.cores}: at least 1")
     data = given.data or ([] if given.dataset_config else ["phantom"])
     config = chain.configure(data, given.profile, seed=given.seed, label=given.label, group=given.group, include=given.include, crop=given.crop, size=given.size, block=given.block,
                              dataset_config=given.dataset_config, storage=given.storage)
     out = (given.out or default_out(config)).resolve()
     print(f"medcrypt: {', '.join(config['datasets'])}, profile {given.profile}, {given.cores} cores, into {out}", flush=True)
     paths, ran = chain.reproduce(config, out, cores=given.cores, force=given.force, extra=tuple(given.snakemake))
+    if given.snakemake: print(f"done: {ran} steps; {paths.out}"); return 0 # a dry run or a part of the chain: no new claims
     print(f"\n{(paths.figures / 'claims.txt').read_text(encoding='utf-8').rstrip()}\n")
     if given.publish: print(f"published: {chain.publish(paths, project_root())}")
     print(f"{'nothing to do: everything is up to date' if not ran else f'{ran} steps'}, {time.time() - started:.0f} s\nfigures and tables: {paths.figures}\nexecuted notebooks: {paths.notebooks}")
     return 0
 
-# %% ../../nbs/api/75_main.ipynb #cc6d1512
+# %% ../../nbs/api/75_main.ipynb #d270f9d0
 def _key(given: argparse.Namespace) -> bytes:
     from medcrypt.crypto.keys import load_key
     return load_key(given.key)
 
 def encrypt(given: argparse.Namespace) -> int:
     "Encrypt DICOM files; goes on after a bad one and says at the end how many failed."
-    from medcrypt.cli.files import encrypt_file
+    from medcrypt.cli.files import encrypt_file, envelope_name
+    if given.hide is not None and not 0 <= given.hide <= 1: raise ConfigError(f"--hide {given.hide}: a fraction from 0 to 1")
     if given.output and len(given.files) > 1 and not given.output.is_dir(): raise ConfigError(f"--output {given.output}: must be an existing folder when several files are given")
+    if given.output and given.output.is_dir() and len({envelope_name(f) for f in given.files}) < len(given.files): raise ConfigError(f"--output {given.output}: two of these files would get the same name there; encrypt them into two folders")
     key, bad = _key(given), 0
     for source in given.files:
-        output = given.output / f"{source.stem}.mce" if given.output and given.output.is_dir() else given.output
-        try: made = encrypt_file(source, key, output, ratio=given.hide, block=given.block, force=given.force)
+        output = given.output / envelope_name(source) if given.output and given.output.is_dir() else given.output
+        try: made = encrypt_file(source, key, output, ratio=given.hide, block=given.block, force=given.force, key_file=given.key)
         except MedcryptError as error:
             if len(given.files) == 1: raise
             bad += 1; print(f"medcrypt: {error}", file=sys.stderr); continue
@@ -57,7 +59,7 @@ def encrypt(given: argparse.Namespace) -> int:
 def decrypt(given: argparse.Namespace) -> int:
     "Decrypt one envelope."
     from medcrypt.cli.files import decrypt_file
-    path, pixels = decrypt_file(given.file, _key(given), given.output, force=given.force)
+    path, pixels = decrypt_file(given.file, _key(given), given.output, force=given.force, key_file=given.key)
     print(f"{path}: {'x'.join(map(str, pixels.shape))} {pixels.dtype}, authentic")
     return 0
 
@@ -81,7 +83,11 @@ def doctor(given: argparse.Namespace) -> int:
     for check in found: print(f"{'ok  ' if check.fine else 'MEND'} {check.name}: {check.finding}" + ("" if check.fine else f" -> {check.advice}"))
     return 0 if all(c.fine for c in found) else 1
 
-# %% ../../nbs/api/75_main.ipynb #5bbe419b
+# %% ../../nbs/api/75_main.ipynb #a5be311f
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f"{text!r} is not a number of processors, 1 or more")
+    return int(text)
+
 def parser() -> argparse.ArgumentParser:
     "All options and their help."
     top = argparse.ArgumentParser(prog="medcrypt", description="Reproduce, measure and use diagnosis from encrypted medical images.", epilog="medcrypt COMMAND --help shows a command's options.")
@@ -91,9 +97,9 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(reproduce, "run the chain: every table and figure, then the claims table")
     p.add_argument("--data", nargs="+", metavar="NAME|FOLDER", help="phantom (default: made here, no download) and/or folders with labels.csv")
-    p.add_argument("--profile", default="laptop", metavar="{" + ",".join(PROFILES) + "}", help="how much work (default: %(default)s)")
+    p.add_argument("--profile", default="laptop", choices=list(PROFILES), help="how much work (default: %(default)s)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<data>-<profile> in the checkout)")
-    p.add_argument("--cores", type=int, default=threads(), help="processors to use (default: all, here %(default)s)")
+    p.add_argument("--cores", type=_count, default=threads(), help="processors to use (default: all, here %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: %(default)s)")
     folder = p.add_argument_group("for one data folder (a medcrypt.toml beside its labels.csv may hold the same)")
     folder.add_argument("--label", help="column of labels.csv: COLUMN, 'not COLUMN', COLUMN=value or COLUMN>number; empty and -1 are left out")
@@ -131,13 +137,14 @@ def parser() -> argparse.ArgumentParser:
     command(doctor, "say what is installed, which OpenJPEG is used, cores and GPU")
     return top
 
-# %% ../../nbs/api/75_main.ipynb #3c9e13f7
+# %% ../../nbs/api/75_main.ipynb #a57527d7
 def main(arguments: list | None = None) -> int:
     "Run one command; returns the exit code."
     given = parser().parse_args(arguments)
     try: return given.run(given)
     except MedcryptError as error: print(f"medcrypt: {' '.join(str(error).split())}", file=sys.stderr); return 1
-    except KeyboardInterrupt: print("medcrypt: interrupted; the same command goes on where this one stopped", file=sys.stderr); return 130
     except BrokenPipeError: return 1
+    except OSError as error: print(f"medcrypt: {error.filename or given.command}: {error.strerror or error}", file=sys.stderr); return 1
+    except KeyboardInterrupt: print("medcrypt: interrupted; the same command goes on where this one stopped", file=sys.stderr); return 130
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['StepError', 'read_notebook', 'check_parameters', 'check_outputs', 'run_notebook', 'main']
 
-# %% ../../nbs/api/71_step.ipynb #9141d5f9
-import argparse, difflib, fcntl, io, json, os, re, sys, time
+# %% ../../nbs/api/71_step.ipynb #63856235
+import argparse, builtins, difflib, fcntl, io, json, os, re, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,18 +83,16 @@ def check_outputs(
             with Image.open(path) as image: low, high = image.convert("L").getextrema()
             if low == high: raise StepError(f"{path}: blank figure")
 
-# %% ../../nbs/api/71_step.ipynb #51e6245c
+# %% ../../nbs/api/71_step.ipynb #44cb7a63
 def _reason(error: Exception, timeout_s: int) -> str:
     if isinstance(error, PapermillExecutionError):
-        own = "" if error.ename.endswith("Error") and error.ename in _TYPED else f"{error.ename}: "
+        own = f"{error.ename}: " if hasattr(builtins, error.ename) else "" # our own errors' sentences speak for themselves
         return f"cell {error.exec_count or error.cell_index} failed: {own}{' '.join(str(error.evalue).split())}"
     if isinstance(error, CellTimeoutError): return f"a cell ran longer than {timeout_s} s and was stopped"
     if isinstance(error, DeadKernelError): return "the kernel died (out of memory, or killed)"
     return str(error)
 
-_TYPED = {"ConfigError", "DataError", "DicomError", "CodecError", "EnvelopeError", "KeyFileError", "StoreError", "ContractError", "ViewError", "TrainingError", "ModelError"}
-
-# %% ../../nbs/api/71_step.ipynb #3057fe35
+# %% ../../nbs/api/71_step.ipynb #a77266bd
 def run_notebook(
     notebook: str | Path, # the source; never written to
     output: str | Path,   # the executed notebook's final name
@@ -120,10 +118,10 @@ def run_notebook(
         except (PapermillExecutionError, DeadKernelError, CellTimeoutError, StepError) as error:
             failed.mkdir(parents=True, exist_ok=True); kept = failed / output.name
             if running.exists(): os.replace(running, kept)
-            raise StepError(f"{output.stem}: {_reason(error, timeout_s)} (read {kept})") from None
+            raise StepError(f"{output.stem}: {_reason(error, timeout_s)} (read {kept.resolve()})") from None
     return output
 
-# %% ../../nbs/api/71_step.ipynb #29d7ea97
+# %% ../../nbs/api/71_step.ipynb #503229b1
 def main(arguments: list | None = None) -> int:
     "Run one step; exit code 0 or 1, the error in one line on stderr."
     parser = argparse.ArgumentParser(prog="python -m medcrypt.cli.step", description="Run one notebook of the chain.")
@@ -137,7 +135,7 @@ def main(arguments: list | None = None) -> int:
     note = failed / f"{title}.error.txt"; note.unlink(missing_ok=True)
     print(f"{title}: started", flush=True)
     try: run_notebook(given.notebook, given.output, json.loads(given.parameters), expect=tuple(e for e in given.expect if Path(e) != Path(given.output)), failed=failed, timeout_s=given.timeout)
-    except MedcryptError as error:
+    except (MedcryptError, OSError) as error:
         failed.mkdir(exist_ok=True); note.write_text(f"{error}\n")
         print(f"{title}: FAILED", flush=True); print(f"medcrypt: {error}", file=sys.stderr)
         return 1

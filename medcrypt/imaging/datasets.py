@@ -56,7 +56,7 @@ def preprocess(
         image = np.asarray(PillowImage.fromarray(np.ascontiguousarray(image)).resize(preprocessing.size[::-1], filter_))
     return np.clip(np.rint(image * (2 ** preprocessing.bits - 1)), 0, 2 ** preprocessing.bits - 1).astype(preprocessing.dtype)
 
-# %% ../../nbs/api/17_datasets.ipynb #07b4fcf8
+# %% ../../nbs/api/17_datasets.ipynb #50f9146d
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "Images with a binary label and a patient each."
@@ -89,7 +89,7 @@ class Dataset:
         "Read what `save` wrote. Raises DataError."
         try:
             with np.load(path, allow_pickle=False) as held: about = json.loads(str(held["about"])); arrays = {k: held[k] for k in ("images", "labels", "patients", "files")}
-        except FileNotFoundError: raise DataError(f"{path}: no such file") from None
+        except FileNotFoundError: raise DataError(f"{path}: no such file; it is made by the notebook 10_data, or by medcrypt reproduce") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error: raise DataError(f"{path}: not a data set that was saved here ({type(error).__name__})") from None
         return cls(about["name"], facts=about["facts"], **arrays)
 

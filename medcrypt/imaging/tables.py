@@ -17,7 +17,7 @@ from PIL import Image as PillowImage
 
 from ..core import ConfigError, MedcryptError
 
-# %% ../../nbs/api/17_tables.ipynb #57d2f3ee
+# %% ../../nbs/api/17_tables.ipynb #6797fb85
 class DataError(MedcryptError):
     "A folder, table or image that cannot be used as a data set; names it and what is wrong."
 
@@ -32,7 +32,7 @@ def read_table(
     if not path.is_file(): raise DataError(f"{folder}: no labels.csv in this folder; it needs a table with a column 'file' and a label column")
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
+            reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
             header, rows = [(name or "").strip() for name in reader.fieldnames or ()], []
             reader.fieldnames = header
             for row in reader:
@@ -78,7 +78,7 @@ def evaluate(
         return 1 - result if negated else result
     return [answer(row[name]) for row in rows]
 
-# %% ../../nbs/api/17_tables.ipynb #814e7ff5
+# %% ../../nbs/api/17_tables.ipynb #0645e437
 @dataclass(frozen=True)
 class DatasetConfig:
     "How one folder becomes one data set."
@@ -115,7 +115,7 @@ def load_config(
     "Data sets described in a TOML file; a relative folder is relative to the file. Raises ConfigError."
     path = Path(path)
     try: content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError: raise ConfigError(f"{path}: no such file") from None
+    except OSError as error: raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error: raise ConfigError(f"{path}: not valid TOML ({error})") from None
     entries = content.pop("dataset", None) if "dataset" in content else [content]
     if content and entries != [content]: raise ConfigError(f"{path}: key {next(iter(content))!r} stands outside [[dataset]]")
@@ -128,7 +128,7 @@ def load_config(
         found.append(DatasetConfig(**{"name": _name(folder), **given, "folder": folder}))
     return found
 
-def _name(folder: Path) -> str: return re.sub(r"[^A-Za-z0-9_-]+", "_", folder.resolve().name) or "data"
+def _name(folder: Path) -> str: return re.sub(r"[^A-Za-z0-9_-]+", "_", folder.resolve().name).strip("_") or "data"
 
 def config_from(
     described: dict[str, Any], # e.g. read from JSON; keys that are not a DatasetConfig's are ignored
