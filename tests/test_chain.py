@@ -112,7 +112,7 @@ def test_force_leaves_nothing_of_the_other_run(tmp_path):
     assert not (out / "figures").exists()
 
 
-@pytest.mark.parametrize("options, words", [({"include": "zz*"}, "no row"), ({"label": "label_sick=5"}, "two classes"), ({"size": 8}, "16 pixels"), ({"block": 40}, "--block"), ({"group": "nobody"}, "nobody")])
+@pytest.mark.parametrize("options, words", [({"include": "zz*"}, "no rows"), ({"label": "label_sick=5"}, "two classes"), ({"size": 8}, "16 pixels"), ({"block": 40}, "--block"), ({"group": "nobody"}, "nobody")])
 def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, options, words):
     with pytest.raises(MedcryptError, match=words): configure([str(folder_of_pictures(tmp_path))], "smoke", **options)
 
@@ -120,6 +120,25 @@ def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, options, 
 def test_too_few_patients_and_reserved_names(tmp_path):
     with pytest.raises(ConfigError, match="patients"): configure([str(folder_of_pictures(tmp_path, n=6))], "smoke")
     with pytest.raises(ConfigError, match="phantoms"): configure([str(folder_of_pictures(tmp_path / "x", name="phantom_ct"))], "smoke")
+
+
+def test_rows_are_chosen_before_a_run_as_they_are_when_it_reads_them(tmp_path):
+    "Unknown patients are patients of their own and duplicates do not count, in both places."
+    folder = folder_of_pictures(tmp_path)
+    lines = (folder / "labels.csv").read_text().splitlines()
+    rows = [line.rsplit(",", 1)[0] for line in lines[1:]]
+    (folder / "labels.csv").write_text("\n".join(["file,label_sick,patient_id", *(f"{row},nan" for row in rows)]))
+    assert configure([str(folder)], "smoke")["datasets"]["pics"]["group"] == "patient_id"
+    (folder / "labels.csv").write_text("\n".join(["file,label_sick,patient_id,duplicate_of", *(f"{row},p{i},{'im/001.png' if i % 2 and i > 3 else ''}" for i, row in enumerate(rows))]))
+    with pytest.raises(ConfigError, match="2 patients with label 1"): configure([str(folder)], "smoke")
+
+
+def test_a_readme_without_its_section_loses_no_figures(tmp_path):
+    run = RunPaths(tmp_path / "run")
+    write_json(run.config, configure(["phantom"], "smoke")); run.figures.mkdir(parents=True)
+    (tmp_path / "figures").mkdir(); (tmp_path / "figures" / "kept.png").write_text("x"); (tmp_path / "README.md").write_text("no section")
+    with pytest.raises(ChainError, match="README.md"): publish(run, tmp_path)
+    assert (tmp_path / "figures" / "kept.png").is_file()
 
 
 def test_new_files_in_the_storage_folder_are_noticed(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medcrypt.cli.files import encrypt_file
-from medcrypt.cli.main import main, parser
+from medcrypt.cli.main import main
 from medcrypt.crypto.keys import load_key, new_key
 from medcrypt.imaging.dicom import read_dicom
 from medcrypt.imaging.secondary import write_dicom

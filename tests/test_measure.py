@@ -66,7 +66,7 @@ def test_only_full_rows_are_looked_at():
 
 
 def test_latency_has_every_stage_and_path_and_leaves_no_plain_file(tmp_path):
-    keras = pytest.importorskip("keras")
+    pytest.importorskip("keras")
     from medcrypt.learning import masked_cnn
     master = Key(seeded_bytes(0, "m")(32)); key = contract.dataset_key(master, "toy")
     objects = archive.open_archive(RunPaths(tmp_path), "toy")

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOMS', 'LATER', 'WHAT', 'CLAIMS_START', 'CLAIMS_END', 'ChainError', 'sources', 'fingerprint', 'configure',
            'locked', 'check_folder', 'prepare', 'snakemake', 'failures', 'reproduce', 'publish']
 
-# %% ../../nbs/api/72_chain.ipynb #4927618f
+# %% ../../nbs/api/72_chain.ipynb #66011ee2
 import ast, contextlib, fcntl, os, shutil, signal, subprocess, sys, threading, time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Iterator
 import pandas as pd
 import psutil
 
-from ..core import ConfigError, MedcryptError, RunPaths, profile, project_root, read_json, write_json
-from ..imaging.tables import DatasetConfig, detect, evaluate, included, load_config, read_table
+from ..core import ConfigError, MedcryptError, RunPaths, profile, project_root, read_json, write_bytes, write_json
+from ..imaging.datasets import DatasetConfig, detect, load_config, select
 
 # %% ../../nbs/api/72_chain.ipynb #0b479913
 class ChainError(MedcryptError):
@@ -95,16 +95,12 @@ def _add(datasets: dict, config: DatasetConfig, p):
     described = {k: (str(Path(v).resolve()) if k == "folder" else v) for k, v in asdict(replace(config, size=size)).items()}
     datasets[config.name] = {"kind": "folder", **described, "fingerprint": fingerprint(config.folder)}
 
-# %% ../../nbs/api/72_chain.ipynb #1d7adbe3
+# %% ../../nbs/api/72_chain.ipynb #85f0ea71
 def _check_rows(config: DatasetConfig, folds: int):
-    where, rows = config.folder / "labels.csv", read_table(config.folder)
-    chosen = [(label, row[config.group].strip() if config.group and row[config.group].strip() else row["file"])
-              for row, label in zip(rows, evaluate(config.label, rows, str(config.folder / "labels.csv"))) if label is not None and included(row["file"], config.include)]
-    if not chosen: raise ConfigError(f"{where}: no row has a label {config.label!r} and a file that matches --include {config.include!r}")
+    chosen = select(config).chosen
     for value in (0, 1):
-        patients = len({who for label, who in chosen if label == value})
-        if not patients: raise ConfigError(f"{where}: label {config.label!r} is {1 - value} in all {len(chosen)} rows that can be used; two classes are needed")
-        if patients < 2 * folds: raise ConfigError(f"{where}: {patients} patients with label {value}, and {folds} folds with validation need {2 * folds} or more")
+        patients = len({who for _, label, who in chosen if label == value})
+        if patients < 2 * folds: raise ConfigError(f"{config.folder}/labels.csv: {patients} patients with label {value}, and {folds} folds with validation need {2 * folds} or more")
 
 # %% ../../nbs/api/72_chain.ipynb #f927455e
 @contextlib.contextmanager
@@ -234,23 +230,23 @@ def reproduce(
             raise ChainError("; ".join(reasons))
         return paths, sum(before.get(p) != p.stat().st_mtime_ns for p in paths.notebooks.glob("*.ipynb"))
 
-# %% ../../nbs/api/72_chain.ipynb #566a39e9
+# %% ../../nbs/api/72_chain.ipynb #d3c8aaec
 CLAIMS_START, CLAIMS_END = "<!-- claims: begin -->", "<!-- claims: end -->"
 
 def publish(paths: RunPaths, root: Path) -> Path:
     "Copy a phantom run's figures and tables to `root/figures` and its claims table into README.md. Raises ChainError for other data."
     config = read_json(paths.config)
     if any(d["kind"] != "phantom" for d in config["datasets"].values()): raise ChainError("--publish: only runs on phantoms are published; pictures of real images stay where they are")
-    target, fresh = root / "figures", root / ".figures-new"
-    shutil.rmtree(fresh, ignore_errors=True); shutil.copytree(paths.figures, fresh, ignore=shutil.ignore_patterns(".*"))
-    shutil.rmtree(target, ignore_errors=True); os.replace(fresh, target)
     readme = root / "README.md"; text = readme.read_text(encoding="utf-8")
     start, end = text.find(CLAIMS_START), text.find(CLAIMS_END)
     if min(start, end) < 0: raise ChainError(f"{readme}: no {CLAIMS_START} … {CLAIMS_END} section to fill")
+    target, fresh = root / "figures", root / ".figures-new"
+    shutil.rmtree(fresh, ignore_errors=True); shutil.copytree(paths.figures, fresh, ignore=shutil.ignore_patterns(".*"))
+    shutil.rmtree(target, ignore_errors=True); os.replace(fresh, target)
     rows = pd.read_csv(target / "claims.csv", keep_default_na=False)
     cell = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     lines = [f"| {cell(r.claim)} ({cell(r.where)}) | {cell(r.measured)} | **{r.verdict}** |" for r in rows.itertuples()]
     table = "\n".join([(target / "claims.md").read_text(encoding="utf-8").splitlines()[0], "", "| the paper's claim (where) | measured in this run | verdict |", "|---|---|---|", *lines, "",
                        "The reasons and the tolerances, fixed in advance, are in [figures/README.md](figures/README.md)."])
-    readme.write_text(f"{text[:start]}{CLAIMS_START}\n{table}\n{text[end:]}", encoding="utf-8")
+    write_bytes(readme, f"{text[:start]}{CLAIMS_START}\n{table}\n{text[end:]}".encode())
     return target

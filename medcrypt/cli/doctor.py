@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from ..core import ConfigError, project_root, threads
 
-# %% ../../nbs/api/73_doctor.ipynb #cbaeda50
+# %% ../../nbs/api/73_doctor.ipynb #5ef7f8ba
 @dataclass(frozen=True)
 class Check:
     "One finding."
@@ -77,7 +77,7 @@ def disk() -> Check:
     try: folder = project_root()
     except ConfigError: folder = Path.cwd()
     free = shutil.disk_usage(folder).free / 2**30
-    return Check("Disk", f"{free:.0f} GiB free", free >= 2, "the laptop profile needs about 1 GiB")
+    return Check("Disk", f"{free:.0f} GiB free", free >= 2, "a laptop run leaves about half a GiB")
 
 def checks() -> list[Check]:
     "All of them."

@@ -6,8 +6,8 @@
 __all__ = ['FORMATS', 'FileError', 'target', 'read_file', 'facts', 'envelope_name', 'Encrypted', 'encrypt_file', 'open_pixels',
            'decrypt_file', 'inspect_file']
 
-# %% ../../nbs/api/74_files.ipynb #e0180279
-import os, secrets
+# %% ../../nbs/api/74_files.ipynb #b419d945
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 

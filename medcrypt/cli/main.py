@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['default_out', 'reproduce', 'encrypt', 'decrypt', 'inspect', 'keygen', 'doctor', 'parser', 'main']
 
-# %% ../../nbs/api/75_main.ipynb #9b936ca6
+# %% ../../nbs/api/75_main.ipynb #eb11017a
 import argparse, json, sys, time
 from pathlib import Path
 
 import medcrypt
-from ..core import PROFILES, ConfigError, MedcryptError, project_root, read_json, threads
+from ..core import PROFILES, ConfigError, MedcryptError, project_root, threads
 
 # %% ../../nbs/api/75_main.ipynb #9e0fb6f6
 def default_out(config: dict) -> Path:

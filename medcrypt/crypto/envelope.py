@@ -6,8 +6,8 @@
 __all__ = ['FAILED', 'BLOCK', 'TAG_BYTES', 'MAGIC', 'VERSION', 'SUITE', 'KDF', 'PADDED', 'SALT_BYTES', 'IV_BYTES', 'PURPOSE',
            'EnvelopeError', 'a256cbc_hs512', 'open_a256cbc_hs512', 'seal_with', 'seal', 'Parts', 'parse', 'unseal']
 
-# %% ../../nbs/api/22_envelope.ipynb #f1dc714c
-import hashlib, hmac, json, os, struct
+# %% ../../nbs/api/22_envelope.ipynb #3f6fe382
+import hmac, json, os, struct
 from dataclasses import dataclass
 from typing import Callable
 

@@ -7,7 +7,7 @@ __all__ = ['LeakageError', 'ssim', 'psnr', 'phash', 'phash_distance', 'unrelated
            'ideal_uaci', 'entropy', 'ideal_entropy', 'neighbour_correlation', 'chi_square', 'repeated_blocks',
            'leakage_table']
 
-# %% ../../nbs/api/53_leakage.ipynb #66dd62a5
+# %% ../../nbs/api/53_leakage.ipynb #3a383e57
 from dataclasses import dataclass
 
 import imagehash
@@ -18,7 +18,7 @@ from scipy.stats import binom, chi2, norm, poisson, t
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ..core import MedcryptError, rng
-from .intervals import Interval, bootstrap_mean
+from .intervals import bootstrap_mean
 
 # %% ../../nbs/api/53_leakage.ipynb #8ec7a2ad
 class LeakageError(MedcryptError):

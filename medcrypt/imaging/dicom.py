@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['PARSER_ERRORS', 'KEYWORDS', 'TAGS', 'VRS', 'MAX_FILE_BYTES', 'HEADER_BYTES', 'Image', 'read_dicom', 'read_series']
 
-# %% ../../nbs/api/11_dicom.ipynb #096877b9
+# %% ../../nbs/api/11_dicom.ipynb #d892fa71
 import math, os, struct, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO, Iterable
 
 import numpy as np
