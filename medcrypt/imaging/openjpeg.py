@@ -17,13 +17,13 @@ from ..core import MedcryptError
 class CodecError(MedcryptError):
     "A picture that cannot be coded, a codestream that cannot be decoded, or a codec that is not there."
 
-# %% ../../nbs/api/12_openjpeg.ipynb #5db10bdb
+# %% ../../nbs/api/12_openjpeg.ipynb #c97ac033
 POINTER, _BOOL, _SIZE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_size_t
 _TRANSFER = ctypes.CFUNCTYPE(_SIZE, POINTER, _SIZE, POINTER)
 _SKIP = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, POINTER)
 _SEEK = ctypes.CFUNCTYPE(_BOOL, ctypes.c_int64, POINTER)
 _MESSAGE = ctypes.CFUNCTYPE(None, ctypes.c_char_p, POINTER)
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20  # few callbacks: each waits for the interpreter lock
 _END = _SIZE(-1).value
 
 def _prototypes(library):
@@ -40,27 +40,27 @@ def _prototypes(library):
             ("start_compress", _BOOL, POINTER, POINTER, POINTER), ("encode", _BOOL, POINTER, POINTER),
             ("end_compress", _BOOL, POINTER, POINTER), ("read_header", _BOOL, POINTER, POINTER, POINTER),
             ("decode", _BOOL, POINTER, POINTER, POINTER), ("end_decompress", _BOOL, POINTER, POINTER)):
-        if not hasattr(library, f"opj_{name}"): continue   # options that came with 2.4 and 2.5
         function = getattr(library, f"opj_{name}")
         function.restype, function.argtypes = result, arguments
     return library
 
-# %% ../../nbs/api/12_openjpeg.ipynb #764738ac
+# %% ../../nbs/api/12_openjpeg.ipynb #b167ca45
 class OpenJPEG(NamedTuple):
     "Which OpenJPEG is in use."
     path: str
     version: str
 
-INSTALL = "no OpenJPEG library found; install one of: conda-forge openjpeg, Debian/Ubuntu libopenjp2-7, Homebrew openjpeg"
+INSTALL = "no OpenJPEG library of version 2.5 or newer found; install one of: conda-forge openjpeg, Debian/Ubuntu libopenjp2-7, Homebrew openjpeg"
 
 def _candidates() -> Iterator[str]:
-    system = ctypes.util.find_library("openjp2")
-    if system: yield system
     import PIL
     site = Path(PIL.__file__).resolve().parent
-    for folder, pattern in ((Path(sys.prefix) / "lib", "libopenjp2.*"), (Path(sys.prefix) / "Library" / "bin", "*openjp2.dll"),
-                            (site.parent / "pillow.libs", "libopenjp2*"), (site / ".dylibs", "libopenjp2*")):
+    for folder, pattern in ((site.parent / "imagecodecs.libs", "libopenjp2*"), (site.parent / "imagecodecs" / ".dylibs", "libopenjp2*"),
+                            (site.parent / "pillow.libs", "libopenjp2*"), (site / ".dylibs", "libopenjp2*"),
+                            (Path(sys.prefix) / "lib", "libopenjp2.*"), (Path(sys.prefix) / "Library" / "bin", "*openjp2.dll")):
         yield from map(str, sorted(folder.glob(pattern)))
+    system = ctypes.util.find_library("openjp2")
+    if system: yield system
 
 _LOAD = threading.Lock()
 
@@ -76,7 +76,7 @@ def _first(paths):
         except OSError: continue    # a broken installation: the next one may load
         library.opj_version.restype = ctypes.c_char_p
         version = library.opj_version().decode()
-        if tuple(map(int, version.split(".")[:2])) >= (2, 2): return library, path, version
+        if tuple(map(int, version.split(".")[:2])) >= (2, 5): return library, path, version
     raise CodecError(INSTALL)
 
 @lru_cache(maxsize=1)
