@@ -1,5 +1,5 @@
 "DICOM beyond the file cases: every syntax the same picture, functional groups, series, damage, sources, privacy, real files."
-import csv, io, os, re, subprocess, sys, warnings
+import csv, io, re, subprocess, sys, warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate, itemize_fragment
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from medcrypt.imaging.dicom import DicomError, read_dicom, read_series
@@ -169,7 +169,7 @@ def test_window_is_the_formula_of_the_standard(center, width, function):
 
 @pytest.mark.parametrize("elements, word", [
     ({"WindowCenter": "40", "WindowWidth": "0"}, "WindowWidth"), ({"WindowCenter": "40", "WindowWidth": "-5", "VOILUTFunction": "SIGMOID"}, "WindowWidth"),
-    ({"WindowCenter": "40", "WindowWidth": "400", "VOILUTFunction": "CUBIC"}, "CUBIC")])
+    ({"WindowCenter": "40", "WindowWidth": "400", "VOILUTFunction": "CUBIC"}, "VOILUTFunction")])
 def test_unusable_window_spoils_the_display_only(elements, word):
     image = read_dicom(dataset(np.arange(12).reshape(3, 4), **elements))
     assert image.modality.max() == 11
@@ -218,7 +218,7 @@ def test_functional_groups_per_frame_and_shared():
 
 def test_frames_without_window_share_one_range():
     greys = [Grey(8, False, slope=slope) for slope in (1., 2.)]
-    assert [grey.display(grey.modality(np.array([255])), (0, 510)).tolist() for grey in greys] == [[.5], [1]]
+    assert [grey.display(np.array([255]), (0, 510)).tolist() for grey in greys] == [[.5], [1]]
 
 
 def test_table_takes_ends_outside():
@@ -239,7 +239,7 @@ def test_colour_round_trip_and_422():
 
 @pytest.mark.parametrize("elements, word", [
     ({"Rows": 0}, "no picture"), ({"Columns": None}, "no Columns"), ({"BitsStored": 17}, "contradict"), ({"HighBit": 10}, "contradict"), ({"BitsAllocated": 12}, "BitsAllocated"),
-    ({"PixelRepresentation": 2}, "PixelRepresentation"), ({"PhotometricInterpretation": "CMYK"}, "CMYK"), ({"SamplesPerPixel": 3}, "SamplesPerPixel"),
+    ({"PixelRepresentation": 2}, "PixelRepresentation"), ({"PhotometricInterpretation": "CMYK"}, "PhotometricInterpretation"), ({"SamplesPerPixel": 3}, "SamplesPerPixel"),
     ({"RescaleSlope": "0"}, "RescaleSlope"), ({"NumberOfFrames": "0"}, "no picture"), ({"Rows": 65535, "Columns": 65535}, "limit"), ({"PixelData": b""}, "Pixel Data"),
     ({"Rows": [3, 4]}, "Rows"), ({"Rows": 1}, "more than the 1 frame")])
 def test_header_that_cannot_be(elements, word):
@@ -313,53 +313,6 @@ def test_reading_warns_of_nothing_and_imports_no_tensorflow(tmp_path):
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------------------------
-
-def damaged_sources():
-    pixels = RNG.integers(0, 4096, (2, 24, 20)).astype(np.uint16)
-    rle = dataset(pixels); rle.compress(uid.RLELossless)
-    enhanced = dataset(pixels, SharedFunctionalGroupsSequence=Sequence([Dataset()]), VOILUTSequence=lut(0, range(256), 8), WindowCenter=["1", "2"], WindowWidth=["3", "4"])
-    return {"native": file_bytes(enhanced), "deflated": file_bytes(dataset(pixels, syntax=uid.DeflatedExplicitVRLittleEndian)), "rle": file_bytes(rle),
-            "implicit": file_bytes(dataset(pixels, syntax=uid.ImplicitVRLittleEndian)), "big": file_bytes(dataset(pixels, syntax=uid.ExplicitVRBigEndian)),
-            "jpeg2000": file_bytes(compressed(pixels, [encode(frame, bits=12) for frame in pixels], uid.JPEG2000Lossless))}
-
-SOURCES = damaged_sources()
-WHOLE = {name: read_dicom(data).stored for name, data in SOURCES.items()}
-
-def attempt(data):
-    "Picture, or None when refused; anything but DicomError fails the test."
-    try:
-        image = read_dicom(data); image.display
-        return image.stored
-    except DicomError as error:
-        assert "bytes" in str(error)
-        return None
-
-
-@pytest.mark.filterwarnings("ignore")
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from(sorted(SOURCES)), st.data())
-def test_cut_files_are_refused_or_whole(name, data):
-    cut = data.draw(st.integers(0, len(SOURCES[name]) - 1))
-    stored = attempt(SOURCES[name][:cut])
-    assert stored is None or np.array_equal(stored, WHOLE[name]), (name, cut)
-
-
-@pytest.mark.filterwarnings("ignore")
-@settings(max_examples=800, deadline=None)
-@given(st.sampled_from(sorted(SOURCES)), st.data())
-def test_damaged_files_give_a_picture_or_dicom_error(name, data):
-    changed = bytearray(SOURCES[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        end = len(changed) - 1 if data.draw(st.booleans()) else min(1200, len(changed) - 1)
-        changed[data.draw(st.integers(0, end))] = data.draw(st.integers(0, 255))
-    attempt(bytes(changed))
-
-
-@pytest.mark.filterwarnings("ignore")
-@given(st.binary(max_size=300), st.sampled_from([b"", bytes(128) + b"DICM", b"\x08\x00", b"\x02\x00", b"\x00\x08"]))
-def test_garbage_is_dicom_error(data, start):
-    assert attempt(start + data) is None
-
 
 def test_a_jpeg_without_its_end_is_refused():
     path = SHARED / "cases" / "47-jpeg-lossless-sv1" / "image.dcm"

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['WriteError', 'secondary_capture', 'write_dicom']
 
-# %% ../../nbs/api/18_secondary.ipynb #cd51f16d
+# %% ../../nbs/api/18_secondary.ipynb #f843988b
 import os
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 from ..core import MedcryptError, atomic_path
 
-# %% ../../nbs/api/18_secondary.ipynb #638a7af2
+# %% ../../nbs/api/18_secondary.ipynb #6750a886
 class WriteError(MedcryptError):
     "Pixels that cannot be written as DICOM."
 
@@ -45,9 +46,9 @@ def secondary_capture(
     ds.BitsAllocated, ds.BitsStored = bits, facts.get("bits_stored", bits)
     ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, int(pixels.dtype.kind == "i")
     for fact, keyword in (("spacing_mm", "PixelSpacing"), ("window_center", "WindowCenter"), ("window_width", "WindowWidth")):
-        if fact in facts: setattr(ds, keyword, [f"{v:.10g}" for v in np.atleast_1d(facts[fact])])
+        if fact in facts: setattr(ds, keyword, [format_number_as_ds(float(v)) for v in np.atleast_1d(facts[fact])])
     if "rescale_slope" in facts or "rescale_intercept" in facts:
-        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = f"{facts.get('rescale_slope', 1):.10g}", f"{facts.get('rescale_intercept', 0):.10g}", "HU" if facts.get("modality") == "CT" else "US"
+        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = *(format_number_as_ds(float(facts.get(fact, otherwise))) for fact, otherwise in (("rescale_slope", 1), ("rescale_intercept", 0))), "HU" if facts.get("modality") == "CT" else "US"
     data = frames.astype(frames.dtype.newbyteorder("<")).tobytes()
     ds.add_new(0x7FE00010, "OB" if bits == 8 else "OW", data + b"\x00" * (len(data) % 2))
     return ds
