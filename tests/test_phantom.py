@@ -1,10 +1,18 @@
 "Synthetic patients: valid DICOM, known labels, same seed same bytes, speed, realism of compressed size."
-import csv, hashlib, io, json, time
+import csv, hashlib, io, json, shutil, signal, subprocess, sys, time
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from PIL import Image
+from skimage.feature import hog
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from medcrypt.core import ConfigError
 from medcrypt.imaging import phantom
@@ -43,7 +51,7 @@ def test_files_read_back_as_what_was_drawn(folders, kind):
 
 @pytest.mark.parametrize("kind, label, low, high", [("cxr", "label_any_finding", .38, .52), ("ct", "label_malignant", .33, .47)])
 def test_prevalence_over_many_patients(kind, label, low, high):
-    values = [int(any(facts["findings"])) if kind == "cxr" else facts["label_malignant"] for *_, facts in phantom.patients(kind, 1200, seed=1, size=32)]
+    values = [int(any(facts["findings"])) if kind == "cxr" else facts["label_malignant"] for *_, facts in phantom.patients(kind, 600, seed=1, size=32)]
     assert low < np.mean(values) < high
 
 
@@ -185,3 +193,162 @@ def test_lossless_size_is_near_that_of_real_pictures(folders, shared, kind, real
         measured.append(bits_per_pixel(np.rint(grey * 255).astype(np.uint8)))
     true = [bits_per_pixel(np.asarray(Image.open(path).convert("L"))) for path in sorted((shared / real).glob("*.png"))[::25]]
     assert np.mean(measured) == pytest.approx(np.mean(true), rel=0.25)
+
+
+# --- several processes ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["cxr", "ct"])
+def test_any_number_of_processes_writes_the_same_bytes_and_reports_every_picture(tmp_path, monkeypatch, kind):
+    one = digest(phantom.write_phantoms(tmp_path / "one", kind, 23, seed=8, size=40, cores=1))
+    monkeypatch.setattr(phantom, "PARALLEL_PIXELS", 0)
+    for cores in (2, 3):
+        ticks = []
+        assert digest(phantom.write_phantoms(tmp_path / str(cores), kind, 23, seed=8, size=40, cores=cores, progress=lambda: ticks.append(1))) == one
+        assert len(ticks) == 23
+
+
+def test_workers_do_not_load_tensorflow():
+    code = "import sys; from medcrypt.imaging.phantom import serve; sys.exit(any(m.split('.')[0] in ('tensorflow', 'keras', 'matplotlib', 'sklearn', 'skimage') for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SCRIPT = "import sys; from medcrypt.imaging import phantom; phantom.PARALLEL_PIXELS = 0; phantom.write_phantoms(sys.argv[1], 'ct', int(sys.argv[2]), seed=4, size=96, cores=2)\n"
+
+
+def test_a_script_without_a_main_guard_may_use_several_processes(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py", tmp_path / "out", "12"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "" and len(table(tmp_path / "out")) == 12
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_leaves_no_process_behind(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen([sys.executable, tmp_path / "script.py", tmp_path / "out", "400"])
+    journal, waited = tmp_path / "out" / "phantoms.partial", time.monotonic() + 60
+    while not (journal.is_file() and journal.read_text().count("\n") >= 10) and time.monotonic() < waited: time.sleep(0.02)
+    children = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGKILL); process.wait()
+    assert len(children) == 2 and not (tmp_path / "out" / "labels.csv").exists()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    lines = journal.read_text().splitlines(keepends=True)
+    kept = [tmp_path / "out" / row["file"] for line in lines if line.endswith("\n") for row in json.loads(line)]
+    with open(journal, "a") as stream: stream.write('[{"file": "images/PHANT')        # a line that was cut
+    written = [file.stat().st_mtime_ns for file in kept[:-1]]
+    kept[-1].write_bytes(kept[-1].read_bytes()[:500])                                 # a file that was cut
+    ticks = []
+    phantom.write_phantoms(tmp_path / "out", "ct", 400, seed=4, size=96, progress=lambda: ticks.append(1))
+    assert [file.stat().st_mtime_ns for file in kept[:-3]] == written[:-2] and len(ticks) == 400 and not journal.exists()
+    assert digest(tmp_path / "out") == digest(phantom.write_phantoms(tmp_path / "again", "ct", 400, seed=4, size=96))
+
+
+def test_what_goes_wrong_in_a_process_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom, "PARALLEL_PIXELS", 0)
+    blocked = tmp_path / "blocked"
+    blocked.mkdir(); (blocked / "phantoms.json").write_text(json.dumps(phantom._recipe("ct", 4, 0, 32))); (blocked / "images").write_text("a file, no folder")
+    with pytest.raises(ConfigError, match="cannot be written: .*images") as caught: phantom.write_phantoms(blocked, "ct", 4, seed=0, size=32, cores=2)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(phantom.sys, "executable", "/bin/false")
+    with pytest.raises(ConfigError, match="ended early with exit status") as caught: phantom.write_phantoms(tmp_path / "x", "ct", 4, seed=0, size=32, cores=2)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cores"): phantom.write_phantoms(tmp_path / "y", "ct", 4, seed=0, cores=0)
+
+
+def test_an_unwritable_place_is_one_sentence_in_this_process_too(tmp_path):
+    (tmp_path / "phantoms.json").write_text(json.dumps(phantom._recipe("ct", 2, 0, 32))); (tmp_path / "images").write_text("a file, no folder")
+    with pytest.raises(ConfigError, match="cannot be written: .*images"): phantom.write_phantoms(tmp_path, "ct", 2, seed=0, size=32)
+
+
+# --- DICOM: what the information object definitions ask for (PS3.3 A.3, A.26) -----------------------------------------------------------------------------------
+
+TYPE_1 = {
+    "both": "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality FrameOfReferenceUID SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit "
+            "PixelRepresentation PixelData ImageType RescaleIntercept RescaleSlope WindowCenter WindowWidth PixelSpacing",
+    "cxr": "PresentationIntentType PixelIntensityRelationship PixelIntensityRelationshipSign RescaleType PresentationLUTShape LossyImageCompression BurnedInAnnotation ImageLaterality ImagerPixelSpacing "
+           "PatientOrientation ViewPosition ViewCodeSequence AnatomicRegionSequence",
+    "ct": "ImagePositionPatient ImageOrientationPatient PatientPosition"}
+TYPE_2 = {
+    "both": "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber SeriesNumber InstanceNumber Manufacturer PositionReferenceIndicator",
+    "cxr": "AcquisitionContextSequence PositionerType DetectorType", "ct": "KVP AcquisitionNumber SliceThickness"}
+
+
+@pytest.mark.parametrize("kind", ["cxr", "ct"])
+def test_every_attribute_that_the_standard_requires_is_there(folders, kind):
+    for path in sorted((folders[kind] / "images").glob("*.dcm"))[:20]:
+        header = pydicom.dcmread(path)
+        for name in (TYPE_1["both"] + " " + TYPE_1[kind]).split(): assert name in header and header[name].value not in (None, "", []) and (header[name].VR != "SQ" or len(header[name].value)), name
+        for name in (TYPE_2["both"] + " " + TYPE_2[kind]).split(): assert name in header, name
+        assert header.LossyImageCompression == "00" and header.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+        if kind == "cxr":
+            assert header.PresentationIntentType == "FOR PRESENTATION" and (header.PhotometricInterpretation, header.PresentationLUTShape) in (("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "IDENTITY"))
+            assert header.ViewCodeSequence[0].CodeMeaning == {"PA": "Postero-anterior", "AP": "Antero-posterior"}[header.ViewPosition]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian package dicom3tools) is not installed")
+@pytest.mark.parametrize("kind", ["cxr", "ct"])
+def test_an_independent_validator_finds_nothing(folders, kind):
+    for path in sorted((folders[kind] / "images").glob("*.dcm"))[:8]:
+        said = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+        assert said.stderr.split() + said.stdout.split() == [{"cxr": "DXImageForPresentation", "ct": "CTImage"}[kind]]
+
+
+# --- neither too easy nor given away ----------------------------------------------------------------------------------------------------------------------------
+
+
+def cross_validated(features, labels, patients, model):
+    features, score = np.asarray(features, float).reshape(len(labels), -1), np.zeros(len(labels))
+    for train, test in GroupKFold(5).split(features, labels, patients):
+        score[test] = make_pipeline(StandardScaler(), model).fit(features[train], labels[train]).decision_function(features[test])
+    return roc_auc_score(labels, score)
+
+
+@pytest.fixture(scope="module", params=["cxr", "ct"])
+def sample(request):
+    "400 pictures as models see them (64 x 64 pixels, or a crop of 48 x 48), labels, patients and facts."
+    names, pictures, facts = [], [], []
+    for name, _, stored, about in phantom.patients(request.param, 400, seed=77, size=128):
+        if request.param == "cxr":
+            picture = np.clip(((4095 - stored if about["photometric"] == "MONOCHROME1" else stored) - 600.0) / 2600, 0, 1).reshape(64, 2, 64, 2).mean((1, 3))
+        else: picture = np.clip((stored[40:88, 40:88] - 1024.0 + 1350) / 1500, 0, 1)
+        names.append(name); pictures.append(picture); facts.append(about)
+    labels = np.array([int(any(about["findings"])) if request.param == "cxr" else about["label_malignant"] for about in facts])
+    return request.param, np.stack(pictures).astype(np.float32), labels, np.array(names), facts
+
+
+def test_simple_models_neither_fail_nor_excel(sample):
+    kind, pictures, labels, patients, _ = sample
+    low, high = {"cxr": (.74, .9), "ct": (.78, .92)}[kind]     # the first radiographs, on which a small CNN scored .98, gave .94 to .97
+    gradients = [hog(picture, pixels_per_cell=(8, 8), cells_per_block=(2, 2)) for picture in pictures]
+    assert low < cross_validated(gradients, labels, patients, SVC(C=2)) < high
+    thumbnails = pictures.reshape(len(pictures), 16, pictures.shape[1] // 16, 16, -1).mean((2, 4))
+    assert .6 < cross_validated(thumbnails, labels, patients, LogisticRegression(C=.01)) < high
+
+
+def test_nothing_beside_the_picture_gives_the_label_away(sample):
+    kind, pictures, labels, patients, facts = sample
+    model = lambda: LogisticRegression()
+    assert .38 < cross_validated(pictures.mean((1, 2)), labels, patients, model()) < .68
+    names = ("age", "sex", "pixel_spacing_mm") + (("photometric", "view") if kind == "cxr" else ("slice_thickness_mm", "signed"))
+    table = [[{"M": 1, "F": 0, "AP": 1, "PA": 0, "MONOCHROME1": 1, "MONOCHROME2": 0}.get(value, value) for value in (about[name] for name in names)] for about in facts]
+    assert .38 < cross_validated(table, labels, patients, model()) < .64
+    sizes = [bits_per_pixel(np.rint(picture * 255).astype(np.uint8)) for picture in pictures]
+    assert .38 < cross_validated(sizes, labels, patients, model()) < .7
+
+
+def test_marked_cases_are_easier_than_doubtful_ones(sample):
+    kind, pictures, labels, patients, facts = sample
+    gradients = np.array([hog(picture, pixels_per_cell=(8, 8), cells_per_block=(2, 2)) for picture in pictures])
+    if kind == "cxr":
+        worst = np.array([max(about["severity"].values(), default=-1) for about in facts])
+        doubtful, marked = worst < .6, (worst < 0) | (worst > .85)
+    else:
+        chance = np.array([about["malignancy_probability"] for about in facts])
+        doubtful, marked = np.abs(chance - .5) < .4, np.abs(chance - .5) > .4
+    aucs = [cross_validated(gradients[part], labels[part], patients[part], SVC(C=2)) for part in (doubtful, marked)]
+    assert aucs[0] + .1 < aucs[1] and aucs[0] < .8
+
+
+def test_pictures_taken_in_bed_are_somewhat_more_often_ill():
+    views = {finding: np.mean([radiograph(seed, finding, 32)[1]["view"] == "AP" for seed in range(400)]) for finding in ("none", "Effusion")}
+    assert .51 < .5 + (views["Effusion"] - views["none"]) / 2 < .6                   # AUC of the view alone; in ChestX-ray14 it is .61
