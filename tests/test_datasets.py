@@ -1,5 +1,5 @@
 "Folders of images as data sets: tables, label expressions, configuration, reading, splits; real folders where they are at hand."
-import csv, json, pickle, time, zipfile
+import csv, json, pickle, time
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +8,13 @@ from PIL import Image
 
 from medcrypt.core import ConfigError, MedcryptError
 from medcrypt.imaging import datasets, phantom
-from medcrypt.imaging.datasets import Dataset, Preprocessing, load_folder, patient_folds, preprocess, read_display, split
-from medcrypt.imaging.tables import DataError, DatasetConfig, config_from, detect, evaluate, load_config, read_table
+from medcrypt.imaging.datasets import Dataset
+from medcrypt.imaging.loading import load_folder
+from medcrypt.imaging.preprocessing import Preprocessing, preprocess
+from medcrypt.imaging.reading import read_display
+from medcrypt.imaging.sources import detect
+from medcrypt.imaging.splits import patient_folds, split
+from medcrypt.imaging.tables import DataError, DatasetConfig, config_from, evaluate, load_config, read_table
 
 
 def save(path, array, **options): path.parent.mkdir(parents=True, exist_ok=True); Image.fromarray(array).save(path, **options)
@@ -38,7 +43,7 @@ def test_plain_folder(folder):
     data = load_folder(detect(folder), Preprocessing(12), progress=lambda: calls.append(1))
     assert data.images.shape == (12, 12, 12) and data.images.dtype == np.uint8 and len(calls) == 12 == len(data)
     assert data.facts["prevalence"] == 0.5 and data.facts["patients"] == 6 and data.facts["dropped"] == {} and not data.facts["synthetic"]
-    assert list(data.labels) == [0, 0, 1, 1] * 3 and data.files[3] == "a/3.png" and data.facts["preprocessing"] == {"size": [12, 12], "crop": None, "bits": 8}
+    assert list(data.labels) == [0, 0, 1, 1] * 3 and data.files[3] == "a/3.png" and data.facts["preprocessing"] == {"size": [12, 12], "crop": None, "bits": 8, "planes": 1}
 
 
 def test_windows_paths_bom_and_spaces(folder):
@@ -287,3 +292,14 @@ def test_real_dicom_folder(shared):
 
 
 def test_every_error_is_a_medcrypt_error(): assert issubclass(DataError, MedcryptError) and datasets.DataError is DataError
+
+
+@pytest.mark.parametrize("name", ["CXR8", "Über Größe", "a.b", "...", "LIDC-IDRI", "x" * 50])
+def test_any_folder_gets_a_name_that_tables_and_figures_can_have(tmp_path, name):
+    from medcrypt.core import RunPaths
+    from medcrypt.evaluation.plots import save_table
+    import pandas as pd
+    folder = tmp_path / name; folder.mkdir()
+    (folder / "labels.csv").write_text("file,label\na.png,1\nb.png,0\n")
+    assert save_table(pd.DataFrame({"a": [1]}), f"data_{detect(folder).name}", RunPaths(tmp_path / "run"), "A table.").is_file()
+    with pytest.raises(MedcryptError, match="lower-case"): DatasetConfig("CXR", folder, "label")

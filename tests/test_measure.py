@@ -10,7 +10,9 @@ from medcrypt.core import seeded_bytes
 from medcrypt.crypto.keys import Key
 from medcrypt.evaluation import measure, performance
 from medcrypt.evaluation.measure import MeasureError, one_pixel_pairs, sizes_of_dataset, sizes_of_folder, used_rows
-from medcrypt.imaging.datasets import Preprocessing, detect, load_folder
+from medcrypt.imaging.loading import load_folder
+from medcrypt.imaging.preprocessing import Preprocessing
+from medcrypt.imaging.sources import detect
 from medcrypt.imaging.secondary import write_dicom
 from medcrypt.core import RunPaths
 from medcrypt.vault import archive, contract

@@ -6,7 +6,7 @@
 __all__ = ['FULL_SIZE', 'PATHS', 'MeasureError', 'sizes_of_dataset', 'sizes_of_full_phantoms', 'sizes_of_folder',
            'one_pixel_pairs', 'used_rows', 'latency']
 
-# %% ../../nbs/api/61_measure.ipynb #c6c29748
+# %% ../../nbs/api/61_measure.ipynb #0d7901fa
 import os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -20,8 +20,9 @@ from ..crypto.keys import Key, new_key
 from . import latency as timing
 from .storage import dicom_sizes, picture_sizes
 from ..imaging import jpeg2000, phantom
-from ..imaging.datasets import PILLOW_SUFFIXES, Dataset, read_display
+from ..imaging.datasets import Dataset
 from ..imaging.dicom import DicomError, read_dicom
+from ..imaging.reading import PILLOW_SUFFIXES, read_display
 from ..vault.archive import Archive
 
 # %% ../../nbs/api/61_measure.ipynb #d43ca49f

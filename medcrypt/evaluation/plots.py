@@ -7,7 +7,7 @@ __all__ = ['WIDTHS', 'PALETTE', 'SERIES', 'LIBRARIES', 'PlotError', 'style', 'ne
            'format_interval', 'readable', 'save_table', 'load_table', 'is_blank', 'save_figure', 'code_hash',
            'write_manifest']
 
-# %% ../../nbs/api/57_plots.ipynb #e37f488c
+# %% ../../nbs/api/57_plots.ipynb #13f2ddc2
 import hashlib, io, os, platform, re
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 import medcrypt
 from ..core import MedcryptError, RunPaths, sha256_file, write_bytes, write_json
 from .intervals import Interval
+from ..imaging.datasets import Dataset
 
 # %% ../../nbs/api/57_plots.ipynb #315bcc36
 class PlotError(MedcryptError):
@@ -96,7 +97,7 @@ def format_interval(
     if text == "not defined" or all(missing): return text
     return f"{text} [{'-∞' if missing[0] else format_number(low, decimals)}, {'∞' if missing[1] else format_number(high, decimals)}]"
 
-# %% ../../nbs/api/57_plots.ipynb #8b3f39d2
+# %% ../../nbs/api/57_plots.ipynb #10e1943d
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name): raise PlotError(f"{name!r}: a name is made of lower-case letters, digits, - and _")
     return name
@@ -114,20 +115,27 @@ def readable(
     rows = [dict(zip(frame.columns, values)) for values in frame.itertuples(index=False, name=None)]
     return pd.DataFrame([{name: show(name, row) for name in frame.columns if name not in ends} for row in rows])
 
+def _notes(frame: pd.DataFrame, run: RunPaths) -> list[str]:
+    # what a data set's tables must say, e.g. that its patients are not known
+    names = [str(name) for name in dict.fromkeys(frame["dataset"])] if "dataset" in frame else []
+    found = [Dataset.load(run.dataset(name)).facts.get("notes", ()) for name in names if run.dataset(name).is_file()]
+    return list(dict.fromkeys(note for notes in found for note in notes))
+
 def save_table(
     frame: pd.DataFrame, # tidy, plain columns
     name: str,
     run: RunPaths,
-    caption: str,        # one sentence for a person: what, on what, which interval
+    caption: str,        # one sentence for a person: what, on what, which interval; the notes of the data sets in column `dataset` are added
     *, decimals: int = 3,
 ) -> Path:
     "Write figures/name.csv and figures/name.md, each atomically; returns the CSV. Raises PlotError for an empty table."
     if frame.empty or not caption.strip(): raise PlotError(f"{_check_name(name)}: a table needs rows and a caption")
+    caption = " ".join([caption.strip(), *_notes(frame, run)])
     escape = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     text, numeric = readable(frame, decimals), [pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes]
     right = dict(zip(frame.columns, numeric))
     lines = [" | ".join(map(escape, text.columns)), " | ".join("--:" if right[column] else ":--" for column in text), *(" | ".join(map(escape, row)) for row in text.to_numpy())]
-    write_bytes(run.table(_check_name(name)).with_suffix(".md"), "\n".join([caption.strip(), "", *(f"| {line} |" for line in lines), ""]).encode())
+    write_bytes(run.table(_check_name(name)).with_suffix(".md"), "\n".join([caption, "", *(f"| {line} |" for line in lines), ""]).encode())
     return write_bytes(run.table(name), _csv(frame))
 
 def load_table(name: str, run: RunPaths) -> pd.DataFrame:
