@@ -11,12 +11,14 @@ import pytest
 
 from medcrypt.cli.files import encrypt_file
 from medcrypt.cli.main import main
+from medcrypt.crypto.envelope import parse, unseal
 from medcrypt.crypto.keys import load_key, new_key
 from medcrypt.imaging.dicom import read_dicom
+from medcrypt.imaging.jpeg2000 import siz
 from medcrypt.imaging.secondary import write_dicom
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-COMMANDS = ("reproduce", "encrypt", "decrypt", "inspect", "keygen", "doctor")
+COMMANDS = ("reproduce", "encrypt", "decrypt", "inspect", "keygen", "data", "bench", "doctor")
 
 
 @pytest.fixture
@@ -188,3 +190,37 @@ def test_real_dicom_files(tmp_path, key):
     bad = [line for line in done.stderr.splitlines() if not line.startswith("medcrypt: ")]
     refused = {r["file"] for r in rows if r["file"] in done.stderr}
     assert not bad and all(r["decodes_pydicom3_pylibjpeg"].startswith("no") for r in rows if r["file"] in refused), done.stderr
+
+
+def test_a_folder_is_encrypted_with_its_tree_and_goes_on_after_an_interruption(scan, key, tmp_path, capsys):
+    tree, out = tmp_path / "scans", tmp_path / "out"
+    for name in ("a/1.dcm", "b/c/1.dcm", ".hidden/1.dcm", "b/notes.txt"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True); (tree / name).write_bytes(scan.read_bytes() if name.endswith("dcm") else b"no picture")
+    assert main(["encrypt", str(tree), "--key", str(key)]) == 1 and not list(tree.rglob("*.mce"))       # where to?
+    out.mkdir()
+    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out)]) == 1                          # notes.txt is no picture
+    made = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.mce")}
+    assert set(made) == {"a/1.mce", "b/c/1.mce"}
+    (out / "a" / "1.mce").unlink(); capsys.readouterr()
+    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out), "--skip-existing"]) == 1
+    assert "1 of 3 files have an envelope already" in capsys.readouterr().out and (out / "b" / "c" / "1.mce").read_bytes() == made["b/c/1.mce"] and (out / "a" / "1.mce").exists()
+
+
+def test_an_empty_file_name_is_not_the_current_folder(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["encrypt", "", "--key", str(key), "-o", str(tmp_path)]) == 1 and not list(tmp_path.rglob("*.mce"))
+
+
+@pytest.mark.parametrize("codec", ["jpeg2000", "htj2k"])
+def test_both_codecs_come_back_exactly(scan, key, tmp_path, codec):
+    assert main(["encrypt", str(scan), "--key", str(key), "--codec", codec, "-o", str(tmp_path / "x.mce")]) == 0
+    assert main(["decrypt", str(tmp_path / "x.mce"), "--key", str(key), "-o", str(tmp_path / "x.npy")]) == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), read_dicom(scan).stored) and parse((tmp_path / "x.mce").read_bytes()).header["codec"] == codec
+    assert main(["encrypt", str(scan), "--key", str(key), "--codec", "htj2k", "--hide", "0.5", "-o", str(tmp_path / "y.mce")]) == 1
+
+
+def test_the_codestream_has_the_precision_of_the_file(key, tmp_path):
+    scan = write_dicom(tmp_path / "u.dcm", np.arange(48, dtype=np.uint16).reshape(6, 8) * 20, {"bits_stored": 10})
+    main(["encrypt", str(scan), "--key", str(key)])
+    envelope = (tmp_path / "u.mce").read_bytes()
+    assert parse(envelope).header["bits"] == 10 and siz(unseal(envelope, load_key(key))[0]).bits == 10

@@ -107,13 +107,13 @@ def _unpack(data: bytes, count: int) -> list:
     if at != len(data): raise ValueError("lengths of the planes")
     return parts
 
-# %% ../../nbs/api/23_images.ipynb #38665068
+# %% ../../nbs/api/23_images.ipynb #3a13628a
 def seal_image(
     pixels: np.ndarray,     # (rows, columns), (frames, rows, columns) or with a last axis of 3; 8-, 16- or 32-bit integers
     key: bytes,             # master key, 32 bytes
     *,
     image_id: str,          # hexadecimal; random or a keyed hash
-    codec: str = "jpeg2000", # or "raw": the samples themselves, little-endian
+    codec: str = "jpeg2000", # lossless or lossy; "htj2k": the same, High-Throughput; "raw": the samples themselves, little-endian
     bits: int | None = None, # bits stored; None = all of the dtype
     rate: float | None = None, # None = lossless; else the compression ratio wanted from JPEG 2000
     facts: dict | None = None, # non-identifying facts for the header, see check_facts
@@ -127,14 +127,14 @@ def seal_image(
         if codec == "raw" or pixels.dtype.itemsize == 4: raise EnvelopeError("rate: only for JPEG 2000 of 8- or 16-bit pictures")
         header["rate"] = float(rate)
     if codec == "raw": plaintext = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    elif codec == "jpeg2000":
+    elif codec in ("jpeg2000", "htj2k"):
         samples = to_unsigned(pixels, header)
         depth = 16 if samples.dtype == np.uint32 else header["bits"]
-        plaintext = _pack([jpeg2000.encode(np.ascontiguousarray(plane), bits=depth, lossless=rate is None, rate=rate) for plane in _planes(samples)])
-    else: raise EnvelopeError(f"codec: {codec!r} is neither 'jpeg2000' nor 'raw'")
+        plaintext = _pack([jpeg2000.encode(np.ascontiguousarray(plane), bits=depth, lossless=rate is None, rate=rate, codec="part1" if codec == "jpeg2000" else codec) for plane in _planes(samples)])
+    else: raise EnvelopeError(f"codec: {codec!r} is not jpeg2000, htj2k or raw")
     return seal(plaintext, key, header, random=random, pad_to=pad_to)
 
-# %% ../../nbs/api/23_images.ipynb #0eff2f97
+# %% ../../nbs/api/23_images.ipynb #8b0a4745
 def unseal_image(
     envelope: bytes,
     key: bytes, # master key, 32 bytes
@@ -147,7 +147,7 @@ def unseal_image(
         if header["codec"] == "raw": return np.frombuffer(plaintext, dtype.newbyteorder("<")).astype(dtype).reshape(shape), header
         rows_columns = shape[-3:-1] if len(shape) > 2 and shape[-1] == 3 else shape[-2:]
         count = math.prod(shape) // math.prod(rows_columns) * (2 if dtype.itemsize == 4 else 1)
-        planes = np.stack([jpeg2000.decode(part) for part in _unpack(plaintext, count)])
+        planes = np.stack([jpeg2000.decode(part, trusted=True) for part in _unpack(plaintext, count)])  # authentic: whoever made it holds the key
         return from_unsigned(_from_planes(planes, header), header), header
     except (KeyError, TypeError, ValueError, ZeroDivisionError, struct.error, jpeg2000.CodecError) as error:
         # genuine by its tag, so this is an older or newer writer's content, not an attacker's
