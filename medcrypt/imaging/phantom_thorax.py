@@ -160,7 +160,7 @@ def _ribs(scan, x, y, put, spongy, generator):
         if u(0, 1) < 0.3:                                                                  # shoulder blade
             put(ellipse(x, y, side * 146, 78, 34, 3.4, -side * 0.85, e), 480); put(ellipse(x, y, side * 146, 78, 31, 1.6, -side * 0.85, e), 150)
 
-# %% ../../nbs/api/15_phantom_thorax.ipynb #177d4f8d
+# %% ../../nbs/api/15_phantom_thorax.ipynb #f7ea8c1a
 def _spindle(share, axis_x, axis_y, x, y, heading, radius, steps, edge, generator):
     for step in range(steps):
         now = radius * math.sin(math.pi * (step + 0.8) / (steps + 0.6)) ** 0.6
@@ -190,8 +190,8 @@ def vessels(
             radius = (0.36 + 1.8 * central ** 2.2) * math.exp(generator.normal(0, 0.32))
             if kind == "dot": rod(share, axis_x, axis_y, (x, y), (x + u(0, 1.2), y + u(-1, 1)), radius + 0.25, edge)
             elif kind == "bronchus" and central > 0.25:
-                wall, inner = 1.1 + 2.1 * central, 0.5 + 1.8 * central
-                end = x + u(0.5, 7) * math.cos(heading), y + u(0.5, 7) * math.sin(heading)
+                inner, length = 0.4 + 1.6 * central, u(0.2, 2.0)
+                wall, end = inner + 0.55, (x + length * math.cos(heading), y + length * math.sin(heading))
                 rod(tube, axis_x, axis_y, (x, y), end, wall, edge); rod(air, axis_x, axis_y, (x, y), end, inner, edge)
             elif kind == "vessel":
                 steps = int(generator.integers(3, 10))
@@ -206,4 +206,4 @@ def vessels(
             end = x + 4 * math.cos(heading), y + 4 * math.sin(heading)
             rod(line, axis_x, axis_y, (x, y), end, 0.3, edge); (x, y), heading = end, heading + generator.normal(0, 0.04)
         np.maximum(share, 0.5 * line, out=share)
-    return np.maximum(share, 0.65 * tube), air
+    return np.maximum(share, 0.45 * tube), air
