@@ -77,7 +77,7 @@ class RunPaths:
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"
     def model(self, dataset: str, name: str) -> Path: return self.work / "models" / dataset / f"{name}.keras"
 
-# %% ../nbs/api/00_core.ipynb #dbf43b19
+# %% ../nbs/api/00_core.ipynb #d4114d07
 @dataclass(frozen=True)
 class Profile:
     "How much work one run does."
@@ -97,7 +97,7 @@ class Profile:
     limit: int           # most images taken from a folder, whole patients; 0 = all
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, (0.5,), 2, 1, 8, 500, 8, 16, 40, 2, 2500),
+    Profile("smoke", 300, 48, 32, (0.5,), 2, 1, 32, 500, 8, 16, 40, 2, 2500),
     Profile("laptop", 1500, 64, 48, (0.25, 0.5, 0.75), 3, 3, 24, 2000, 30, 64, 200, 6, 10000),
     Profile("full", 4000, 128, 64, (0.1, 0.25, 0.5, 0.75, 0.9), 5, 5, 40, 5000, 100, 256, 1000, 20, 0))}
 
