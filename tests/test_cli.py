@@ -198,11 +198,14 @@ def test_a_folder_is_encrypted_with_its_tree_and_goes_on_after_an_interruption(s
         (tree / name).parent.mkdir(parents=True, exist_ok=True); (tree / name).write_bytes(scan.read_bytes() if name.endswith("dcm") else b"no picture")
     assert main(["encrypt", str(tree), "--key", str(key)]) == 1 and not list(tree.rglob("*.mce"))       # where to?
     out.mkdir()
-    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out)]) == 1                          # notes.txt is no picture
+    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out)]) == 0 and "1 files that are not DICOM" in capsys.readouterr().out
+    (tree / "a" / "2.dcm").write_bytes(scan.read_bytes()[:-9])
+    assert main(["encrypt", str(tree / "a"), "--key", str(key), "-o", str(out), "--force"]) == 1 and "2.dcm" in capsys.readouterr().err   # a damaged scan is not passed over
+    (tree / "a" / "2.dcm").unlink(); (out / "1.mce").unlink()
     made = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.mce")}
     assert set(made) == {"a/1.mce", "b/c/1.mce"}
     (out / "a" / "1.mce").unlink(); capsys.readouterr()
-    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out), "--skip-existing"]) == 1
+    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out), "--skip-existing"]) == 0
     assert "1 of 3 files have an envelope already" in capsys.readouterr().out and (out / "b" / "c" / "1.mce").read_bytes() == made["b/c/1.mce"] and (out / "a" / "1.mce").exists()
 
 

@@ -34,7 +34,7 @@ def reproduce(given: argparse.Namespace) -> int:
     print(f"{'nothing to do: everything is up to date' if not ran else f'{ran} steps'}, {time.time() - started:.0f} s\nfigures and tables: {paths.figures}\nexecuted notebooks: {paths.notebooks}")
     return 0
 
-# %% ../../nbs/api/75_main.ipynb #9700c0e7
+# %% ../../nbs/api/75_main.ipynb #fa9a109c
 def _key(given: argparse.Namespace) -> bytes:
     from medcrypt.crypto.keys import load_key
     return load_key(given.key)
@@ -45,15 +45,18 @@ def encrypt(given: argparse.Namespace) -> int:
     if given.hide is not None and not 0 <= given.hide <= 1: raise ConfigError(f"--hide {given.hide}: a fraction from 0 to 1")
     if given.hide is not None and given.codec != "jpeg2000": raise ConfigError(f"--codec {given.codec}: pictures with hidden blocks are coded as jpeg2000")
     if given.output and len(given.files) > 1 and not given.output.is_dir(): raise ConfigError(f"--output {given.output}: must be an existing folder when several files are given")
-    key, bad, work = _key(given), 0, tasks(given.files, given.output)
+    from medcrypt.imaging.elements import NotDicomError
+    key, bad, other, work = _key(given), 0, 0, tasks(given.files, given.output)
     todo = [task for task in work if not (given.skip_existing and task.output.exists())]
     if len(todo) < len(work): print(f"{len(work) - len(todo)} of {len(work)} files have an envelope already")
     for number, (task, made) in enumerate(encrypt_files(todo, key, workers=given.cores, ratio=given.hide, block=given.block, codec=given.codec, force=given.force, key_file=given.key), 1):
         count = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
         if isinstance(made, MedcryptError):
+            if task.below and isinstance(made, NotDicomError): other += 1; continue   # a table or a letter among the scans
             if len(work) == 1: raise made
             bad += 1; print(f"medcrypt: {made}", file=sys.stderr); continue
         print(f"{count}{made.path}: {made.dicom_bytes} bytes DICOM -> {made.codestream_bytes} JPEG 2000 -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}, verified", flush=True)
+    if other: print(f"{other} files that are not DICOM were left alone")
     if bad: print(f"medcrypt: {bad} of {len(todo)} files were not encrypted", file=sys.stderr)
     return 1 if bad else 0
 

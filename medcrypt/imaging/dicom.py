@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECODER_ERRORS', 'EMPTY', 'MAX_FILE_BYTES', 'BLOCK_BYTES', 'MODALITIES', 'Image', 'read_dicom', 'read_series']
 
-# %% ../../nbs/api/11_dicom.ipynb #203566ac
+# %% ../../nbs/api/11_dicom.ipynb #fe2413d1
 import os, stat, struct, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,17 +19,18 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from ..core import MedcryptError
 from .compressed import stored_pixels
-from .elements import DicomError, Elements, from_pydicom, numbers, parse, whole
+from .elements import DicomError, NotDicomError, Elements, from_pydicom, numbers, parse, whole
 from .frames import MAX_SAMPLES, Layout, layout
 from .grey import FUNCTIONS, Grey, Lut, expand_palette, luminance, palette_rgb, read_lut, ybr_to_rgb
 
-# %% ../../nbs/api/11_dicom.ipynb #e40f7eb6
+# %% ../../nbs/api/11_dicom.ipynb #a0c78cc8
 DECODER_ERRORS = (BytesLengthException, InvalidDicomError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, NotImplementedError, RuntimeError, OverflowError, MemoryError,
                   struct.error, zlib.error)   # what pydicom 3, the decoders and NumPy raise on damaged data; imagecodecs' own are RuntimeErrors
 
 @contextmanager
 def _named(name: str):
     try: yield
+    except NotDicomError as error: raise NotDicomError(f"{name}: {error}") from None
     except MedcryptError as error: raise DicomError(f"{name}: {error}") from None
     except DECODER_ERRORS as error: raise DicomError(f"{name}: damaged data ({type(error).__name__})") from None
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TEXT', 'NUMBERS', 'WORDS', 'ITEMS', 'PIXELS', 'KEYWORDS', 'KIND', 'PIXEL_DATA', 'MAX_TEXT_BYTES', 'NUMPY',
            'DICTIONARY_VR', 'LONG', 'SHORT', 'UNDEFINED', 'ITEM', 'ITEM_END', 'SEQUENCE_END', 'MAX_HEADERS', 'IMPLICIT',
-           'LENGTH_32', 'LENGTH_16', 'HEADER_BYTES', 'GE_PRIVATE', 'DicomError', 'Pixels', 'Elements', 'numbers',
-           'whole', 'Reader', 'Parsed', 'parse', 'from_pydicom']
+           'LENGTH_32', 'LENGTH_16', 'HEADER_BYTES', 'GE_PRIVATE', 'DicomError', 'NotDicomError', 'Pixels', 'Elements',
+           'numbers', 'whole', 'Reader', 'Parsed', 'parse', 'from_pydicom']
 
 # %% ../../nbs/api/10_elements.ipynb #40f8dc3e
 import math, re, zlib
@@ -24,6 +24,10 @@ from ..core import MedcryptError
 # %% ../../nbs/api/10_elements.ipynb #cc5c680c
 class DicomError(MedcryptError):
     "A file or data set that is not a readable DICOM picture: the only exception a bad file causes."
+
+# %% ../../nbs/api/10_elements.ipynb #d4f49e5b
+class NotDicomError(DicomError):
+    "A file that is no DICOM at all."
 
 # %% ../../nbs/api/10_elements.ipynb #6211873c
 TEXT = "TransferSyntaxUID SOPClassUID Modality SeriesInstanceUID PhotometricInterpretation VOILUTFunction".split()
@@ -178,7 +182,7 @@ class Reader:
             at = stop
         return found, at
 
-# %% ../../nbs/api/10_elements.ipynb #c7184a76
+# %% ../../nbs/api/10_elements.ipynb #689de573
 HEADER_BYTES = 1 << 24   # a deflated file must come to its pixels within this
 GE_PRIVATE = "1.2.840.113619.5.2"   # implicit VR little endian with big-endian pixels
 
@@ -195,7 +199,7 @@ def parse(
     if not data: raise DicomError("the file is empty (0 bytes)")
     at, meta = next((start + 4 for start in (128, 0) if data[start:start + 4] == b"DICM"), 0), Elements()
     if at or data[:2] == b"\x02\x00": meta, at = Reader(data).elements(at, len(data), True, True, until=lambda tag: tag >> 16 != 2)
-    elif not _plausible(data): raise DicomError("not a DICOM file: no DICM after the preamble, and no data set at the start")
+    elif not _plausible(data): raise NotDicomError("not a DICOM file: no DICM after the preamble, and no data set at the start")
     syntax = meta.get("TransferSyntaxUID", "")
     if syntax == uid.DeflatedExplicitVRLittleEndian: data, at = _inflate(data[at:], pixel_bytes), 0
     low, high = data[at:at + 1], data[at + 1:at + 2]   # 08 00 in little endian, 00 08 in big
