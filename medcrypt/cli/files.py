@@ -61,7 +61,7 @@ def facts(image: Image) -> dict:
         except EnvelopeError: continue
     return found
 
-# %% ../../nbs/api/74_files.ipynb #4c24ba32
+# %% ../../nbs/api/74_files.ipynb #24264abb
 def envelope_name(source: Path) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') else source.name}.mce"
@@ -98,8 +98,7 @@ def encrypt_file(
     if ratio is not None and codec != "jpeg2000": raise FileError(f"--codec {codec}: pictures with hidden blocks are coded as jpeg2000")
     if ratio is None: envelope = images.seal_image(pixels, key, image_id=image_id, facts=about, codec=codec, bits=bits)
     else: envelope = partial.seal_blocks(pixels, key, ratio=ratio, block=block, image_id=image_id, facts=about)
-    back = open_pixels(envelope, key)[0] if verify else pixels
-    if back.dtype != pixels.dtype or not np.array_equal(back, pixels): raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
+    if verify and not ((back := open_pixels(envelope, key)[0]).dtype == pixels.dtype and np.array_equal(back, pixels)): raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
     write_bytes(output, envelope)
     parts = parse(envelope)
     return Encrypted(output, source.stat().st_size, len(parts.public) + len(parts.ciphertext), len(envelope), pixels.shape)
