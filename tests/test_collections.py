@@ -7,7 +7,7 @@ from PIL import Image
 
 from medcrypt.cli.collections import describe
 from medcrypt.imaging import medmnist, nih
-from medcrypt.imaging.loading import load_folder
+from medcrypt.imaging.loading import load_folder, select
 from medcrypt.imaging.medmnist import CHEST, open_medmnist
 from medcrypt.imaging.nih import open_nih
 from medcrypt.imaging.preprocessing import Preprocessing
@@ -170,3 +170,11 @@ def test_unpacked_members_of_another_version_are_removed(tmp_path, monkeypatch):
     write_medmnist(tmp_path / "b.npz", (28, 28), 14, np.savez_compressed)
     monkeypatch.setattr(medmnist.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
     with pytest.raises(DataError, match="GB are free"): open_medmnist(tmp_path / "b.npz")
+
+
+def test_a_collection_in_part_and_without_some_patients_says_both(tmp_path):
+    write_nih(tmp_path)
+    text = (tmp_path / "Data_Entry_2017_v2020.csv").read_text().replace("00000005_000.png,Hernia,0,5,", "00000005_000.png,Hernia,0,,")
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(text); (tmp_path / "images_001" / "images" / "00000002_000.png").unlink()
+    notes = select(detect(tmp_path)).notes
+    assert len(notes) == 2 and "23 of the 24 images" in notes[0] and "patient of 1 of 23 images is not known" in notes[1]

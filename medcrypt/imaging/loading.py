@@ -22,7 +22,7 @@ from .sources import inside, open_source
 from .splits import OFFICIAL
 from .tables import UNKNOWN, DataError, DatasetConfig, Source, evaluate, included
 
-# %% ../../nbs/api/18_loading.ipynb #99e64622
+# %% ../../nbs/api/18_loading.ipynb #8f1a7678
 class Selection(NamedTuple):
     "The rows of a table that make a data set, before any image is read."
     chosen: list         # (file, label, patient, split) of each
@@ -52,7 +52,8 @@ def select(
     anonymous = sum(who.lower() in UNKNOWN for _, _, who, _ in chosen)
     chosen = [(file, label, f"image:{file}" if who.lower() in UNKNOWN else who, part) for file, label, who, part in chosen]
     _both(where, config, [label for _, label, *_ in chosen], dropped)
-    notes = source.notes if not anonymous or source.notes else (f"{config.title or config.name}: the patient of {anonymous} of {len(chosen)} images is not known; each counts as a patient of its own.",)
+    unknown = f"{config.title or config.name}: the patient of {anonymous} of {len(chosen)} images is not known; each counts as a patient of its own."
+    notes = (*source.notes, *([unknown] if anonymous else []))
     return Selection(chosen, dropped, anonymous, notes)
 
 def _where(config): return f"{config.folder}/labels.csv" if (config.folder / "labels.csv").is_file() else str(config.folder)
