@@ -124,3 +124,14 @@ def test_path_like_identifiers_are_only_text(tmp_path, monkeypatch):
     ds = make(SMALL, PatientID="../../evil", ); data = file_bytes(ds).replace(b"1.2.3.4\0", b"1/../../").replace(b"1.2.3.4.55555\0", b"../../evil.dcm")
     image = read_dicom(data)
     assert np.array_equal(image.stored, SMALL) and "evil" not in repr(image.header) and list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_that_is_no_dicom_is_not_read_whole(tmp_path):
+    import tracemalloc
+    from medcrypt.imaging.dicom import DicomError, read_dicom
+    with open(tmp_path / "film.mp4", "wb") as file: file.write(b"\0\0\0 ftypisom"); file.truncate(1 << 30)   # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(DicomError, match="film.mp4: not a DICOM file"): read_dicom(tmp_path / "film.mp4")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally: tracemalloc.stop()

@@ -370,3 +370,12 @@ def test_palette_that_is_missing_or_too_short():
 def test_pydicom_warnings_do_not_come_from_reading():
     data = file_bytes(make(np.zeros((2, 2)), WindowCenter="40", WindowWidth="400")).replace(b"Doe^Jane", b"D\xff\xfe\\Jane")
     with warnings.catch_warnings(): warnings.simplefilter("error"); read_dicom(data)
+
+
+def test_an_empty_value_of_a_window_does_not_shift_its_partner():
+    import numpy as np
+    from medcrypt.imaging.dicom import _grey
+    from medcrypt.imaging.elements import Elements
+    from medcrypt.imaging.frames import layout
+    elements = Elements(Rows=[2], Columns=[2], BitsAllocated=[16], BitsStored=[12], HighBit=[11], PixelRepresentation=[0], SamplesPerPixel=[1], PhotometricInterpretation="MONOCHROME2", WindowCenter=["", "40"], WindowWidth=["100", "400"])
+    assert _grey(elements, elements, elements, layout(elements)).window == (40, 400)

@@ -382,11 +382,11 @@ def test_several_readings_of_one_series(tmp_path):
     source = open_lidc(tmp_path)
     assert list(by_file(source)) == ["LIDC-IDRI-0002/1"] and any("series whose readings contradict each other: 1." in note for note in source.notes)
 
-def test_broken_files_are_counted_and_named(tcia):
+def test_broken_files_are_counted_and_no_path_gets_into_a_caption(tcia):
     (tcia / "LIDC-IDRI" / "aa.dcm").write_bytes(b"not DICOM at all"); (tcia / "LIDC-IDRI" / "bb.xml").write_bytes(b"<LidcReadMessage><half")
     cut = next(tcia.rglob("1.2.4/1-001.dcm")); cut.write_bytes(cut.read_bytes()[:200])
     notes = " ".join(open_lidc(tcia).notes)
-    assert "DICOM files that cannot be used: 2, the first is LIDC-IDRI/LIDC-IDRI-0002/" in notes and "XML files that cannot be used: 1; LIDC-IDRI/bb.xml: not valid XML" in notes
+    assert "DICOM files that cannot be used: 2." in notes and "XML files that cannot be used: 1." in notes and "bb.xml" not in notes and "/" not in notes
 
 def test_pixels_that_cannot_be_read_name_the_file(tcia):
     source = open_lidc(tcia)
@@ -409,7 +409,7 @@ def test_archives_that_deceive(tmp_path):
     with zipfile.ZipFile(tmp_path / "LIDC-XML-only.zip", "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("../../escape.xml", message("1.2.3", outlined(BALL, 4, "1.2.3"))); out.writestr("bomb.xml", bytes(1 << 28)); out.writestr("notes.txt", "x")
     source = open_lidc(tmp_path)
-    assert len(source.rows) == 1 and any("bomb.xml" in note for note in source.notes) and not (tmp_path.parent.parent / "escape.xml").exists()
+    assert len(source.rows) == 1 and any("XML files that cannot be used: 1." in note for note in source.notes) and not (tmp_path.parent.parent / "escape.xml").exists()
 
 def test_identifiers_that_are_not_public_stay_inside(tmp_path):
     write_series(tmp_path / "a", "1.2.3", patient="HOSPITAL-4711/../x"); write_series(tmp_path / "b", "1.2.4", patient="")

@@ -81,6 +81,20 @@ def test_what_cannot_be_had_is_named_and_the_rest_kept(service, tmp_path):
     fetch_lidc(tmp_path, mirror=service.url, series=service.series, progress=False)
     assert incomplete(tmp_path, service.series) == ([], 0)
 
+def test_what_a_killed_downloader_left_is_no_slice_and_goes(service, tmp_path):
+    one = service.series[0]; where = place(tmp_path, one); where.mkdir(parents=True)
+    for n in range(one.files): (where / f"{n}.dcm").write_bytes(service.objects[f"bucket/aa/{n}.dcm"])
+    (where / "4.dcm3086610845").write_bytes(b"half"); (where / "mine.dcm.txt").write_text("stays")
+    assert incomplete(tmp_path, [one]) == ([], 0)
+    assert idc.clean(tmp_path, service.series) == 1 and sorted(p.name for p in where.iterdir()) == ["0.dcm", "1.dcm", "2.dcm", "3.dcm", "4.dcm", "mine.dcm.txt"]
+
+@needs_s5cmd
+def test_going_on_after_a_killed_download(service, tmp_path):
+    where = place(tmp_path, service.series[0]); where.mkdir(parents=True)
+    (where / "0.dcm").write_bytes(service.objects["bucket/aa/0.dcm"]); (where / "1.dcm77").write_bytes(b"half")
+    fetch_lidc(tmp_path, mirror=service.url, series=service.series, progress=False)
+    assert sorted(p.name for p in where.iterdir()) == [f"{n}.dcm" for n in range(5)]
+
 @needs_s5cmd
 def test_a_series_that_is_gone_is_an_error(service, tmp_path):
     gone = service.series[0]._replace(url="s3://bucket/zz")

@@ -1,5 +1,5 @@
 "Reading collections in a stream: order, memory, resumption, splits, notes."
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 
 import numpy as np
 import pytest
@@ -207,3 +207,21 @@ def test_no_damage_of_a_saved_data_set_causes_another_exception(tmp_path):
         (tmp_path / "y.npz").write_bytes(data)
         try: Dataset.load(tmp_path / "y.npz")
         except DataError: pass
+
+
+def test_an_official_split_that_shares_patients_is_refused():
+    labels, official = np.arange(12) % 2, np.array(["train", "val", "test"] * 4)
+    with pytest.raises(DataError, match="patients are both in train and in val"): plan(labels, np.repeat(list("abcdef"), 2), folds=2, seeds=1, seed=0, official=np.sort(official)[::-1][np.argsort(np.arange(12) % 3)])
+
+
+def test_an_archive_replaced_in_the_middle_is_read_anew(tmp_path, monkeypatch):
+    def write(value): np.savez(tmp_path / "chestmnist.npz", **{f"{p}_images": np.full((20, 28, 28), value, np.uint8) for p in ("train", "val", "test")}, **{f"{p}_labels": np.eye(20, 14, dtype=np.uint8) for p in ("train", "val", "test")})
+    write(10); prepared, seen = loading._prepared, []
+    def dies(*a):
+        seen.append(1)
+        if len(seen) == 30: raise KeyboardInterrupt
+        return prepared(*a)
+    monkeypatch.setattr(loading, "_prepared", dies)
+    with pytest.raises(KeyboardInterrupt): load_folder(detect(tmp_path / "chestmnist.npz"), Preprocessing(28), into=tmp_path / "x.npz", workers=1)
+    monkeypatch.undo(); write(200); os.utime(tmp_path / "chestmnist.npz", ns=(1, 1))
+    assert set(np.unique(load_folder(detect(tmp_path / "chestmnist.npz"), Preprocessing(28), into=tmp_path / "x.npz").images)) == {200}

@@ -35,13 +35,13 @@ def test_pictures_are_the_arrays(tmp_path, save, order):
 
 @pytest.mark.parametrize("side", [28, 64])
 def test_planes_of_a_cube(tmp_path, side):
-    cubes, half = write(tmp_path / "n.npz", (side,) * 3, 1)["test_images"], side // 2
-    central, planes = open_medmnist(tmp_path / "n.npz"), open_medmnist(tmp_path / "n.npz", slices="2.5d")
+    cubes, half = write(tmp_path / "nodulemnist3d.npz", (side,) * 3, 1)["test_images"], side // 2
+    central, planes = open_medmnist(tmp_path / "nodulemnist3d.npz"), open_medmnist(tmp_path / "nodulemnist3d.npz", slices="2.5d")
     assert np.array_equal(np.rint(central.read("test/00000002") * 255), cubes[2, half])
     shown = np.rint(planes.read("test/00000002") * 255)
     assert shown.shape == (side, 3 * side) and all(np.array_equal(shown[:, i * side:(i + 1) * side], plane) for i, plane in enumerate((cubes[2, half], cubes[2, :, half], cubes[2, :, :, half])))
     assert set(central.rows[0]) == {"file", "malignant", "split"} and central.defaults["modality"] == "CT" and any("axis" in note for note in central.notes)
-    with pytest.raises(DataError, match="slices 'axial' is not central or 2.5d"): open_medmnist(tmp_path / "n.npz", slices="axial")
+    with pytest.raises(DataError, match="slices 'axial' is not central or 2.5d"): open_medmnist(tmp_path / "nodulemnist3d.npz", slices="axial")
 
 
 def test_a_compressed_file_is_unpacked_once(tmp_path):

@@ -7,8 +7,8 @@ __all__ = ['STARTS', 'NOISE', 'JPEG', 'JPEG_LS', 'JPEG_DCT', 'JPEG2000', 'JPEG_X
            'RAW_FRAMES', 'NATIVE', 'PLAUSIBLE_SAMPLES', 'MAX_RATIO', 'fragments', 'split', 'rle', 'Facts', 'jpeg_facts',
            'jxl_size', 'check_jpeg', 'codestream', 'inflated', 'stored_pixels']
 
-# %% ../../nbs/api/10_compressed.ipynb #a5b462e6
-import struct, zlib
+# %% ../../nbs/api/10_compressed.ipynb #10d92969
+import re, struct, zlib
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ def rle(
     words = np.ascontiguousarray(words.transpose(2, 0, 1)).view(f">u{width}")
     return words.astype(f"u{width}").reshape(shape.rows, shape.columns, shape.samples)
 
-# %% ../../nbs/api/10_compressed.ipynb #e7ab3e80
+# %% ../../nbs/api/10_compressed.ipynb #55003027
 class Facts(NamedTuple):
     "From the header of one codestream."
     rows: int
@@ -92,7 +92,9 @@ def jpeg_facts(frame: bytes) -> Facts:
     if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9") and not frame.rstrip(b"\0").endswith(b"\xff\xd9"): raise DicomError("JPEG frame has no end marker: it is cut short")
     while at + 4 <= len(frame) and frame[at] == 0xFF:
         marker, size = frame[at + 1], int.from_bytes(frame[at + 2:at + 4], "big")
-        if marker == 0xFF: at = len(frame) - len(frame[at:].lstrip(b"\xff")) - 1; continue
+        if marker == 0xFF: # fill bytes (B.1.1.2): on to the last of them, without a copy
+            other = re.compile(b"[^\xff]").search(frame, at)
+            at = other.start() - 1 if other else len(frame); continue
         body = frame[at + 4:at + 2 + size]
         if marker in (0xDA, 0xD9) or size < 2: break
         if marker == 0xE0 and body[:5] == b"JFIF\0": colour = colour or "ybr"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECODER_ERRORS', 'EMPTY', 'MAX_FILE_BYTES', 'BLOCK_BYTES', 'MODALITIES', 'Image', 'read_dicom', 'read_series']
 
-# %% ../../nbs/api/11_dicom.ipynb #fe2413d1
+# %% ../../nbs/api/11_dicom.ipynb #95ff759f
 import os, stat, struct, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from ..core import MedcryptError
 from .compressed import stored_pixels
-from .elements import DicomError, NotDicomError, Elements, from_pydicom, numbers, parse, whole
+from .elements import DicomError, Elements, NotDicomError, check_start, from_pydicom, numbers, parse, whole
 from .frames import MAX_SAMPLES, Layout, layout
 from .grey import FUNCTIONS, Grey, Lut, expand_palette, luminance, palette_rgb, read_lut, ybr_to_rgb
 
@@ -86,7 +86,7 @@ class Image:
         header = self.header
         return f"Image({header['modality']}, {header['frames']} x {header['rows']} x {header['columns']}, {header['bits_stored']} bit {header['photometric']})"
 
-# %% ../../nbs/api/11_dicom.ipynb #9a9a97fa
+# %% ../../nbs/api/11_dicom.ipynb #9e0cd117
 EMPTY = np.zeros(0, "<u2")
 
 def _padding(elements: Elements, shape: Layout) -> tuple[int, int] | None:
@@ -107,7 +107,8 @@ def _grey(elements: Elements, rescale: Elements, voi: Elements, shape: Layout) -
     slope = numbers(rescale, "RescaleSlope") or numbers(elements, "DoseGridScaling") or [1.]   # RT Dose: Gy (C.8.8.3.4.1)
     intercept = numbers(rescale, "RescaleIntercept") or [0.]
     if slope[0] == 0: raise DicomError("RescaleSlope is 0")
-    centers, widths = numbers(voi, "WindowCenter"), numbers(voi, "WindowWidth")
+    pairs = [(center, width) for center, width in zip(voi.get("WindowCenter", ()), voi.get("WindowWidth", ())) if center != "" and width != ""]   # by position (C.11.2)
+    centers, widths = ([numbers(Elements({name: [value]}), name)[0] for value in pairs[0][at:at + 1]] if pairs else [] for at, name in enumerate(("WindowCenter", "WindowWidth")))
     grey = Grey(shape.bits_stored, shape.signed, slope[0], intercept[0], window=(centers[0], widths[0]) if centers and widths else None,
                 function=voi.get("VOILUTFunction") or "LINEAR", inverted=shape.photometric == "MONOCHROME1", padding=_padding(elements, shape))
     def table(name, inputs):
@@ -140,14 +141,16 @@ def _palette(elements: Elements, shape: Layout) -> tuple[Lut, Lut, Lut]:
         tables.append(read_lut([count & 0xFFFF, descriptor[1], bits], words, shape.limits))
     return tuple(tables)
 
-# %% ../../nbs/api/11_dicom.ipynb #d7a8e5ea
+# %% ../../nbs/api/11_dicom.ipynb #79f22f3d
 MAX_FILE_BYTES, BLOCK_BYTES = 1 << 31, 1 << 24
 
 def _open(path: str | os.PathLike) -> bytes:
     with open(path, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode): raise DicomError("is not an ordinary file")
         if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES: raise DicomError(f"larger than the limit of {MAX_FILE_BYTES} bytes")
-        return file.read()
+        head = file.read(BLOCK_BYTES)
+        check_start(head)   # a film or an archive is not read whole to be told that it is no DICOM
+        return head if len(head) < BLOCK_BYTES else b"".join((head, file.read()))
 
 def _stream(source: BinaryIO) -> bytes: # read in blocks: a single read would reserve the limit
     blocks, size = [], 0

@@ -6,7 +6,7 @@
 __all__ = ['TEXT', 'NUMBERS', 'WORDS', 'ITEMS', 'PIXELS', 'KEYWORDS', 'KIND', 'PIXEL_DATA', 'MAX_TEXT_BYTES', 'NUMPY',
            'DICTIONARY_VR', 'LONG', 'SHORT', 'UNDEFINED', 'ITEM', 'ITEM_END', 'SEQUENCE_END', 'MAX_HEADERS', 'IMPLICIT',
            'LENGTH_32', 'LENGTH_16', 'HEADER_BYTES', 'GE_PRIVATE', 'DicomError', 'NotDicomError', 'Pixels', 'Elements',
-           'numbers', 'whole', 'Reader', 'Parsed', 'parse', 'from_pydicom']
+           'numbers', 'whole', 'Reader', 'Parsed', 'check_start', 'parse', 'from_pydicom']
 
 # %% ../../nbs/api/10_elements.ipynb #40f8dc3e
 import math, re, zlib
@@ -182,7 +182,7 @@ class Reader:
             at = stop
         return found, at
 
-# %% ../../nbs/api/10_elements.ipynb #689de573
+# %% ../../nbs/api/10_elements.ipynb #d883bc73
 HEADER_BYTES = 1 << 24   # a deflated file must come to its pixels within this
 GE_PRIVATE = "1.2.840.113619.5.2"   # implicit VR little endian with big-endian pixels
 
@@ -191,15 +191,20 @@ class Parsed(NamedTuple):
     syntax: str      # transfer syntax UID
     little: bool     # byte order of what is not Pixel Data of OB
 
+def check_start(data: bytes) -> int:
+    "Where the data set begins, judged by the first bytes of a file: after DICM, or at 0. Raises NotDicomError."
+    at = next((start + 4 for start in (128, 0) if data[start:start + 4] == b"DICM"), 0)
+    if data and not at and data[:2] != b"\x02\x00" and not _plausible(data): raise NotDicomError("not a DICOM file: no DICM after the preamble, and no data set at the start")
+    return at
+
 def parse(
     data: bytes, # a Part 10 file, or a bare data set
     pixel_bytes: Callable[[Elements], int], # the size of native pixels that a header promises; raises DicomError
 ) -> Parsed:
     "The elements of a file. Raises DicomError."
     if not data: raise DicomError("the file is empty (0 bytes)")
-    at, meta = next((start + 4 for start in (128, 0) if data[start:start + 4] == b"DICM"), 0), Elements()
+    at, meta = check_start(data), Elements()
     if at or data[:2] == b"\x02\x00": meta, at = Reader(data).elements(at, len(data), True, True, until=lambda tag: tag >> 16 != 2)
-    elif not _plausible(data): raise NotDicomError("not a DICOM file: no DICM after the preamble, and no data set at the start")
     syntax = meta.get("TransferSyntaxUID", "")
     if syntax == uid.DeflatedExplicitVRLittleEndian: data, at = _inflate(data[at:], pixel_bytes), 0
     low, high = data[at:at + 1], data[at + 1:at + 2]   # 08 00 in little endian, 00 08 in big

@@ -149,13 +149,13 @@ def luminance(
     "Luminance, float32 in the range of the input."
     return rgb.astype(np.float32) @ np.array([.299, .587, .114], np.float32)
 
-# %% ../../nbs/api/12_grey.ipynb #bbad6781
+# %% ../../nbs/api/12_grey.ipynb #4992b8fc
 def _segments(data: list[int], at: int, count: int, wide: bool) -> Iterator[tuple[int, int, int, list[int]]]:
     # (opcode, length, where, payload) of `count` segments from `at`; wide: 16-bit units, else bytes
     while count and at + 1 < len(data):
         opcode, length = data[at:at + 2]
         size = (length, 1, 2 if wide else 4)[opcode] if opcode < 3 else 0
-        if opcode > 2 or at + 2 + size > len(data): raise DicomError("segmented palette is damaged")
+        if opcode > 2 or not length or at + 2 + size > len(data): raise DicomError("segmented palette is damaged")   # an empty segment adds nothing, and could be repeated for ever
         yield opcode, length, at, data[at + 2:at + 2 + size]
         at, count = at + 2 + size, count - 1
 

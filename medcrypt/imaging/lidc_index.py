@@ -6,7 +6,7 @@
 __all__ = ['INDEX', 'VERSION', 'HEAD_BYTES', 'KEYWORDS', 'FIELDS', 'Found', 'entries', 'is_xml', 'is_archive', 'maybe_dicom',
            'open_index', 'Series', 'read_series_of', 'chosen_readings', 'nodules_of', 'refresh']
 
-# %% ../../nbs/api/19_lidc_index.ipynb #e6a09554
+# %% ../../nbs/api/19_lidc_index.ipynb #4a9dafd1
 import hashlib, json, os, re, sqlite3, struct, warnings, zipfile, zlib
 from collections import Counter, deque
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from typing import Callable, Iterator, NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from ..core import data_home, progress
 from .lidc_xml import MAX_BYTES, Nodule, Reading, consensus, parse_reading
@@ -45,11 +45,11 @@ def is_xml(name: str) -> bool: return name.lower().endswith(".xml")
 def is_archive(name: str) -> bool: return name.lower().endswith(".zip") and "xml" in name.lower()
 def maybe_dicom(name: str) -> bool: return (suffix := Path(name).suffix.lower()) in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit() # names may end in a UID
 
-# %% ../../nbs/api/19_lidc_index.ipynb #762b2a50
+# %% ../../nbs/api/19_lidc_index.ipynb #30be4f59
 INDEX, VERSION, HEAD_BYTES = ".medcrypt-lidc.sqlite", 1, 1 << 16
 KEYWORDS = "Modality PatientID SeriesInstanceUID SOPInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient Rows Columns PixelSpacing SliceThickness".split()
 FIELDS = "path size mtime error series patient sop number z place turn rows columns row_mm column_mm thickness".split()
-_PYDICOM = (InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error) # what it raises on damaged files
+_PYDICOM = (BytesLengthException, InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error) # what it raises on damaged files
 
 def _parsed(data: bytes): return pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=KEYWORDS)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Selection', 'select', 'load_folder', 'Cost', 'reading_cost']
 
-# %% ../../nbs/api/18_loading.ipynb #28f52740
+# %% ../../nbs/api/18_loading.ipynb #34ee1982
 import hashlib, json, os, time
 from collections import Counter
 from dataclasses import asdict
@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from scipy.stats import linregress, t as student
 
+import medcrypt
 from ..core import MedcryptError, ordered, rng, threads
 from .datasets import Dataset
 from .preprocessing import Preprocessing, preprocess
@@ -102,7 +103,7 @@ def _prepared(source, preprocessing, where, file):
     try: return preprocess(display, preprocessing)
     except DataError as error: raise DataError(f"{where}/{file}: {error}") from None
 
-# %% ../../nbs/api/18_loading.ipynb #79fc8c3d
+# %% ../../nbs/api/18_loading.ipynb #ec4367c7
 def load_folder(
     config: DatasetConfig,
     preprocessing: Preprocessing,
@@ -124,8 +125,10 @@ def load_folder(
     if where != str(folder):
         absent = [file for file, *_ in chosen if not (folder / file).is_file()]
         if absent and on_error == "raise": raise DataError(f"{folder}: {len(absent)} of {len(chosen)} files of labels.csv are missing, the first is {absent[0]}")
-    frames = _Frames(preprocessing, into, [chosen, asdict(preprocessing), str(folder), config.slices, on_error, *_stamps(folder, chosen)])
+    stamps = list(_stamps(folder, chosen))
+    frames = _Frames(preprocessing, into, [medcrypt.__version__, chosen, asdict(preprocessing), str(folder), config.slices, on_error, *stamps])
     try:
+        if frames.path and None in stamps: frames.count = 0; frames.file.truncate(0)   # pictures that are no files of their own: whether they changed is not known
         if on_error == "skip": frames.count = 0; frames.path and frames.file.truncate(0)  # which ones were unreadable is not known from the file
         read, unreadable = chosen[:frames.count], []
         for _ in read: progress and progress()
@@ -149,7 +152,8 @@ def load_folder(
     frames.path.unlink()
     return Dataset.load(path)
 
-def _stamps(folder, chosen): # what changes when a file is replaced
+def _stamps(folder, chosen): # what changes when a file is replaced; None: cannot be told
+    if folder.is_file(): found = os.stat(folder); yield [found.st_size, found.st_mtime_ns]; return
     for file, *_ in chosen:
         try: found = os.stat(os.path.join(folder, file)); yield [found.st_size, found.st_mtime_ns]
         except OSError: yield None

@@ -62,7 +62,7 @@ def _picture(path: Path, slices: str, stamp: int, file: str) -> np.ndarray:
         image = planes[0] if slices == "central" else np.hstack(planes)
     return image.astype(np.float32) / np.float32(255)
 
-# %% ../../nbs/api/19_medmnist.ipynb #ce35ea05
+# %% ../../nbs/api/19_medmnist.ipynb #b967db3b
 def open_medmnist(
     path: str | os.PathLike,
     *,
@@ -89,7 +89,8 @@ def open_medmnist(
         return {"file": f"{part}/{number:08d}", **named, "split": part}
     rows = [row(part, number, values) for part in PARTS for number, values in enumerate(labels[part])]
     title = "ChestMNIST" if chest else "NoduleMNIST3D"
+    if not chest and not path.name.lower().startswith("nodulemnist3d"): raise DataError(f"{path}: of MedMNIST's cubes only nodulemnist3d*.npz is known; the labels of others mean something else")
     defaults = {"label": "not No_Finding" if chest else "malignant", "group": None, "modality": "CXR" if chest else "CT", "title": title, "source": "NIH ChestX-ray14" if chest else "LIDC-IDRI", "slices": slices if not chest else "central"}
-    note = f"{title} does not say which patient a picture is of: pictures of one patient may be in training and test, unless its own split (--split official) is used."
+    note = f"{title} does not say which patient a picture is of: pictures of one patient may be in training and in test, in folds made here and, for all that the file tells, in its own split."
     notes = (note,) if chest else (note, "NoduleMNIST3D: the first axis is taken as the axial one, as its authors say; the files do not tell.")
     return Source(rows, partial(_picture, path, slices, stamp), defaults, notes)

@@ -57,7 +57,7 @@ def split(
     if not both: raise DataError(f"fold {fold}: no validation patients that cover both classes; use fewer folds")
     return Split(rest[inner != both[0]], rest[inner == both[0]], test)
 
-# %% ../../nbs/api/18_splits.ipynb #4800b175
+# %% ../../nbs/api/18_splits.ipynb #39a628dd
 OFFICIAL = ("train", "val", "test")
 
 def plan(
@@ -73,7 +73,11 @@ def plan(
     official = np.asarray(official, np.str_)
     if not {"train", "test"} <= set(official.tolist()) <= set(OFFICIAL): raise DataError(f"official split: {', '.join(sorted(set(official.tolist())))} are not train, val and test")
     train, validation, test = (np.flatnonzero(official == part) for part in OFFICIAL)
-    for part, members in (("train", train), ("test", test)):
-        if len(set(np.asarray(labels)[members].tolist())) < 2: raise DataError(f"official split: only one class among its {len(members)} {part} images")
+    for part, members in (("train", train), ("val", validation), ("test", test)):
+        if (part != "val" or len(members)) and len(set(np.asarray(labels)[members].tolist())) < 2: raise DataError(f"official split: only one class among its {len(members)} {part} images")
+    who = np.char.strip(np.asarray(patients, np.str_))
+    for (one, a), (two, b) in (((OFFICIAL[i], i), (OFFICIAL[j], j)) for i, j in ((0, 1), (0, 2), (1, 2))):
+        shared = set(who[(train, validation, test)[a]]) & set(who[(train, validation, test)[b]])
+        if shared: raise DataError(f"official split: {len(shared)} patients are both in {one} and in {two}, so it does not keep patients apart")
     if len(validation): return {(s, 0): Split(train, validation, test) for s in range(seeds)}
     return {(s, 0): split(np.where(official == "test", 0, 1), 0, labels, patients, seed=seed + s) for s in range(seeds)}
