@@ -176,7 +176,7 @@ def read_json(path: str | os.PathLike) -> Any:
     except FileNotFoundError: raise ConfigError(f"{path}: no such file") from None
     except ValueError as error: raise ConfigError(f"{path}: not valid JSON ({error})") from None
 
-# %% ../nbs/api/00_core.ipynb #1dc58241
+# %% ../nbs/api/00_core.ipynb #59059e75
 def progress(
     total: int | None, # steps in all; None or 0 = not known
     what: str,        # e.g. "phantom_cxr: encrypting"
@@ -189,7 +189,7 @@ def progress(
 def threads() -> int:
     "Threads that this step may use: $MEDCRYPT_THREADS, which the chain sets, else the processors this process may run on."
     text = os.environ.get("MEDCRYPT_THREADS", "")
-    if text and not text.isdigit(): raise ConfigError(f"MEDCRYPT_THREADS={text!r}: not a number of threads")
+    if text and not (text.isascii() and text.isdigit() and int(text)): raise ConfigError(f"MEDCRYPT_THREADS={text!r}: not a number of threads")
     return int(text) if text else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # %% ../nbs/api/00_core.ipynb #44efaf41

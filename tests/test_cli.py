@@ -227,3 +227,27 @@ def test_the_codestream_has_the_precision_of_the_file(key, tmp_path):
     main(["encrypt", str(scan), "--key", str(key)])
     envelope = (tmp_path / "u.mce").read_bytes()
     assert parse(envelope).header["bits"] == 10 and siz(unseal(envelope, load_key(key))[0]).bits == 10
+
+
+def test_a_place_that_cannot_be_written_does_not_end_the_work_on_the_rest(scan, key, tmp_path, capsys):
+    tree, out = tmp_path / "in", tmp_path / "out"; out.mkdir(); (out / "a").write_text("x")
+    for name in "abc": (tree / name).mkdir(parents=True); (tree / name / "1.dcm").write_bytes(scan.read_bytes())
+    (tree / f"{'n' * 251}.dcm").write_bytes(scan.read_bytes())
+    assert main(["encrypt", str(tree), "--key", str(key), "-o", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "a/1.dcm: cannot be encrypted" in said and "n.dcm: cannot be encrypted" in said and "2 of 4 files were not encrypted" in said
+    assert (out / "b" / "1.mce").is_file() and (out / "c" / "1.mce").is_file()
+
+
+def test_two_files_with_one_name_are_named(scan, key, tmp_path, capsys):
+    (tmp_path / "in").mkdir(); (tmp_path / "out").mkdir()
+    for name in ("a", "a.dcm"): (tmp_path / "in" / name).write_bytes(scan.read_bytes())
+    assert main(["encrypt", str(tmp_path / "in"), "--key", str(key), "-o", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "in/a " in said and "in/a.dcm" in said
+
+
+@pytest.mark.parametrize("text", ["0", "²", "two", "-1"])
+def test_numbers_of_threads_that_are_none(scan, key, text):
+    done = run("encrypt", scan, "--key", key, "--force", MEDCRYPT_THREADS=text)
+    assert done.returncode == 1 and "MEDCRYPT_THREADS" in done.stderr and "Traceback" not in done.stderr, done.stderr

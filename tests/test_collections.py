@@ -178,3 +178,19 @@ def test_a_collection_in_part_and_without_some_patients_says_both(tmp_path):
     (tmp_path / "Data_Entry_2017_v2020.csv").write_text(text); (tmp_path / "images_001" / "images" / "00000002_000.png").unlink()
     notes = select(detect(tmp_path)).notes
     assert len(notes) == 2 and "23 of the 24 images" in notes[0] and "patient of 1 of 23 images is not known" in notes[1]
+
+
+@pytest.mark.parametrize("name,shape,columns,slices", [("chestmnist.npz", (28, 28), 14, None), ("nodulemnist3d.npz", (28, 28, 28), 1, None), ("nodulemnist3d.npz", (28, 28, 28), 1, "2.5d")])
+def test_the_storage_table_reads_pictures_that_are_no_files(tmp_path, name, shape, columns, slices):
+    from medcrypt.evaluation.measure import sizes_of_dataset
+    write_medmnist(tmp_path / name, shape, columns)
+    config = detect(tmp_path / name, slices=slices)
+    data = load_folder(config, Preprocessing(28, planes=3 if slices else 1))
+    frame = sizes_of_dataset("x", data, folder=tmp_path, limit=5, seed=0)
+    assert set(frame.group) == {f"{config.title}, pictures of the collection"} and set(frame.raw_bytes) == {28 * 28 * (3 if slices else 1)}
+
+
+def test_planes_are_for_volumes(tmp_path):
+    with pytest.raises(Exception, match="--slices 2.5d.*not volumes"): detect(write_nih(tmp_path / "n"), slices="2.5d")
+    write_medmnist(tmp_path / "chestmnist.npz", (28, 28), 14)
+    with pytest.raises(Exception, match="--slices 2.5d.*not volumes"): detect(tmp_path / "chestmnist.npz", slices="2.5d")

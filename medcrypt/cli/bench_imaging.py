@@ -125,7 +125,7 @@ def peak_memory(
         done = subprocess.run([sys.executable, "-c", MEMORY, str(sources), folder, str(count), str(workers)], check=True, capture_output=True, text=True)
     return int(done.stdout)
 
-# %% ../../nbs/api/76_bench_imaging.ipynb #7ec5a308
+# %% ../../nbs/api/76_bench_imaging.ipynb #840f6087
 TARGETS = (("medcrypt, JPEG 2000", "naive loop, one core", 1.8), ("medcrypt, HTJ2K", "naive loop, one core", 10.0), ("medcrypt, JPEG 2000", "codec alone, JPEG 2000", 0.9))
 
 class Report(NamedTuple):
@@ -141,7 +141,9 @@ def speed(
 ) -> tuple[float, float, float]: # times as fast, with a 95 % interval
     "How many times as fast `way` is as `against`, from the same rounds."
     row = ratios(frame, way).set_index("stage").loc[against]
-    return row.ratio, row.ratio_low, row.ratio_high
+    return row.ratio, _or_nan(row.ratio_low), _or_nan(row.ratio_high)
+
+def _or_nan(value): return float("nan") if value is None else value   # an interval of one round
 
 def bench(
     *,

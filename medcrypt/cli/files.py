@@ -61,7 +61,7 @@ def facts(image: Image) -> dict:
         except EnvelopeError: continue
     return found
 
-# %% ../../nbs/api/74_files.ipynb #24264abb
+# %% ../../nbs/api/74_files.ipynb #237c03d2
 def envelope_name(source: Path) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') else source.name}.mce"
@@ -126,7 +126,8 @@ def tasks(
             below = file.parent.relative_to(source) if source.is_dir() else Path()
             found.append(Task(file, file.with_name(name) if output is None else output / below / name if output.is_dir() else output, source.is_dir()))
     twice = [path for path, count in Counter(task.output for task in found).items() if count > 1]
-    if twice and output and output.is_dir(): raise FileError(f"--output {output}: two of these files would get the same name there; encrypt them into two folders")
+    clash = [str(task.source) for task in found if twice and task.output == twice[0]]
+    if twice and output and output.is_dir(): raise FileError(f"--output {output}: {clash[0]} and {clash[1]} would get the same name there; encrypt one of them by itself")
     if twice: raise FileError(f"{twice[0]}: two of these files would get this name; encrypt one of them with --output")
     return found
 
@@ -139,8 +140,10 @@ def encrypt_files(
 ) -> Iterator[tuple]: # (Task, Encrypted or the MedcryptError that was raised), in the order of `work`
     "Encrypt many files, several at a time; memory does not grow with their number."
     def one(task):
-        if task.below: task.output.parent.mkdir(parents=True, exist_ok=True)
-        return encrypt_file(task.source, key, task.output, **options)
+        try:
+            if task.below: task.output.parent.mkdir(parents=True, exist_ok=True)
+            return encrypt_file(task.source, key, task.output, **options)
+        except OSError as error: raise FileError(f"{task.source}: cannot be encrypted to {task.output} ({error.strerror or type(error).__name__})") from None
     return ordered(one, work, workers or threads())
 
 def open_pixels(envelope: bytes, key: bytes) -> tuple[np.ndarray, dict]:

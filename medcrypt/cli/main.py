@@ -109,9 +109,9 @@ def doctor(given: argparse.Namespace) -> int:
     for check in found: print(f"{'ok  ' if check.fine else 'MEND'} {check.name}: {check.finding}" + ("" if check.fine else f" -> {check.advice}"))
     return 0 if all(c.fine for c in found) else 1
 
-# %% ../../nbs/api/75_main.ipynb #a2b0f282
+# %% ../../nbs/api/75_main.ipynb #6717b57b
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    if not (text.isascii() and text.isdigit()) or int(text) < 1: raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
 
 def _path(text: str) -> Path:
@@ -188,9 +188,9 @@ def parser() -> argparse.ArgumentParser:
     p = command(bench, "measure speed and memory, as ratios from one interleaved run")
     p.add_argument("what", choices=("imaging",), help="imaging: DICOM to encrypted file, against a naive loop and the codecs alone")
     p.add_argument("--files", type=_count, default=12, help="CT slices made for it, all handled in every round (default: %(default)s)")
-    p.add_argument("--rounds", type=_count, default=7, help="rounds, each with every way once (default: %(default)s)")
+    p.add_argument("--rounds", type=_count, default=7, help="rounds, each with every way once; intervals need two or more (default: %(default)s)")
     p.add_argument("--size", type=_count, default=512, help="rows and columns of a slice (default: %(default)s)")
-    p.add_argument("--memory-files", type=int, nargs="*", default=[100, 10_000], metavar="N", help="measure memory with so many files (default: 100 10000); without numbers: do not")
+    p.add_argument("--memory-files", type=_count, nargs="*", default=[100, 10_000], metavar="N", help="measure memory with so many files (default: 100 10000); without numbers: do not")
     p.add_argument("--cores", type=_count, default=threads(), help="threads (default: all, here %(default)s)")
 
     command(doctor, "say what is installed, which OpenJPEG is used, cores and GPU")

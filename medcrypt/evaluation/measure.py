@@ -6,7 +6,7 @@
 __all__ = ['FULL_SIZE', 'PATHS', 'MeasureError', 'sizes_of_dataset', 'sizes_of_full_phantoms', 'sizes_of_folder',
            'one_pixel_pairs', 'used_rows', 'latency']
 
-# %% ../../nbs/api/61_measure.ipynb #0d7901fa
+# %% ../../nbs/api/61_measure.ipynb #351c7750
 import os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -23,13 +23,14 @@ from ..imaging import jpeg2000, phantom
 from ..imaging.datasets import Dataset
 from ..imaging.dicom import DicomError, read_dicom
 from ..imaging.reading import PILLOW_SUFFIXES, read_display
+from ..imaging.sources import open_source
 from ..vault.archive import Archive
 
 # %% ../../nbs/api/61_measure.ipynb #d43ca49f
 class MeasureError(MedcryptError):
     "Something that cannot be measured as asked."
 
-# %% ../../nbs/api/61_measure.ipynb #78542504
+# %% ../../nbs/api/61_measure.ipynb #2d3f9d0d
 def _seal(key: Key) -> Callable:
     return lambda pixels: images.seal_image(pixels, key, image_id=os.urandom(16).hex())
 
@@ -48,16 +49,19 @@ def sizes_of_dataset(
     seed: int,
     tick: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
-    "One row per measured picture of a data set, as large as it came: its DICOM file, or the pixels of its PNG, JPEG or TIFF. Raises DataError, DicomError."
+    "One row per measured picture of a data set, as large as it came: its DICOM file, the pixels of its PNG, JPEG or TIFF, or what the collection's reader shows (MedMNIST, a nodule of LIDC-IDRI). Raises DataError, DicomError."
     chosen = np.sort(rng(seed, "storage", name).permutation(len(data.files))[:limit or None]); key = new_key()
-    paths, title = [Path(folder) / data.facts["folder"] / data.files[i] for i in chosen], data.facts["title"]
+    home, title = Path(folder) / data.facts["folder"], data.facts["title"]
+    paths = [home / data.files[i] for i in chosen]
+    virtual = not (home / data.files[0]).is_file() and not (home / "labels.csv").is_file()   # a picture that is no file of its own
     def read(path): tick(); return _narrow(read_dicom(path).stored)
-    if _is_dicom(data): return dicom_sizes(paths, read=read, encode=jpeg2000.encode, seal=_seal(key), group=f"{title}, DICOM").assign(modality=data.facts["modality"])
+    if not virtual and _is_dicom(data): return dicom_sizes(paths, read=read, encode=jpeg2000.encode, seal=_seal(key), group=f"{title}, DICOM").assign(modality=data.facts["modality"])
     rows = []
-    for path in paths:
-        shown = read_display(path); pixels = np.rint(shown * 255).astype("uint8"); tick()
+    show = open_source(home, slices="2.5d" if data.facts["preprocessing"].get("planes", 1) == 3 else "central").read if virtual else read_display
+    for i, path in zip(chosen, paths):
+        shown = show(str(data.files[i]) if virtual else path); pixels = np.rint(shown * 255).astype("uint8"); tick()
         if np.abs(pixels / np.float32(255) - shown).max() > 1e-6: pixels = np.rint(shown * 65535).astype("uint16")
-        rows.append({"group": f"{title}, pixels of the files", **picture_sizes(path.name, pixels, encode=jpeg2000.encode, seal=_seal(key))})
+        rows.append({"group": f"{title}, pictures of the collection" if virtual else f"{title}, pixels of the files", **picture_sizes(path.name, pixels, encode=jpeg2000.encode, seal=_seal(key))})
     return pd.DataFrame(rows).assign(modality=data.facts["modality"])
 
 def _is_dicom(data: Dataset) -> bool:

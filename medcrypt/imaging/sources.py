@@ -85,7 +85,7 @@ def open_source(
     if lidc.is_lidc(path): return lidc.open_lidc(path, slices=slices)
     raise DataError(f"{path}: no labels.csv in this folder, and not the layout of ChestX-ray14, MedMNIST or LIDC-IDRI; labels.csv needs a column 'file' and a label column")
 
-# %% ../../nbs/api/17_sources.ipynb #905b1fba
+# %% ../../nbs/api/17_sources.ipynb #c961cbc7
 def detect(
     folder: str | os.PathLike,
     **given, # keys of DatasetConfig that are known better: label, group, include, crop, size, block, modality, name, title, slices, split
@@ -106,5 +106,6 @@ def detect(
         found = DatasetConfig(folder=folder, **layout)
     if found.group is not None and found.group not in columns: raise ConfigError(f"{folder}: no column {found.group!r} for --group; the columns are {', '.join(columns)}")
     if found.split == "official" and not any(row.get("split") for row in source.rows): raise ConfigError(f"{folder}: has no official split: no column 'split' that says train, val or test")
+    if found.slices == "2.5d" and (source.defaults.get("modality") != "CT" or (folder / "labels.csv").is_file()): raise ConfigError(f"--slices 2.5d: {folder} holds pictures, not volumes; it is for LIDC-IDRI and NoduleMNIST3D")
     evaluate(found.label, source.rows, f"{folder}")
     return found
