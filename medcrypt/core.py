@@ -7,8 +7,8 @@ __all__ = ['PROFILES', 'UMASK', 'MedcryptError', 'ConfigError', 'project_root', 
            'rng', 'seeded_bytes', 'atomic_path', 'write_bytes', 'write_json', 'read_json', 'progress', 'threads',
            'ordered', 'sha256_file']
 
-# %% ../nbs/api/00_core.ipynb #c6ccc6b1
-import hashlib, json, os, sys, tempfile
+# %% ../nbs/api/00_core.ipynb #08a2b686
+import errno, hashlib, json, os, sys, tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -134,7 +134,14 @@ def seeded_bytes(
         return hashlib.shake_256(prefix + calls.to_bytes(8, "big")).digest(size)
     return draw
 
-# %% ../nbs/api/00_core.ipynb #09df846f
+# %% ../nbs/api/00_core.ipynb #82722e58
+def _take_name(temporary: str, path: Path):
+    try: os.link(temporary, path)   # made only where there is no such name
+    except FileExistsError: raise
+    except OSError:                 # a file system without links: the look and the renaming are two steps there
+        if os.path.lexists(path): raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
+
 def _umask() -> int:
     umask = os.umask(0); os.umask(umask)
     return umask
@@ -144,6 +151,7 @@ UMASK = _umask()   # asked once: asking sets it, for all threads, for a moment
 @contextmanager
 def atomic_path(
     path: str | os.PathLike, # the final name
+    replace: bool = True,    # False: FileExistsError where the name is taken meanwhile, and nothing is lost
 ) -> Iterator[Path]:
     "Temporary path in the folder of `path`; renamed to `path` when the block ends well, removed when it does not."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,12 +160,13 @@ def atomic_path(
     try:
         yield Path(name)
         os.chmod(name, 0o666 & ~UMASK)
-        os.replace(name, path)
+        if replace: os.replace(name, path)
+        else: _take_name(name, path)
     finally: Path(name).unlink(missing_ok=True)
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> Path:
-    "Write `data` to `path` atomically."
-    with atomic_path(path) as temporary: temporary.write_bytes(data)
+def write_bytes(path: str | os.PathLike, data: bytes, replace: bool = True) -> Path:
+    "Write `data` to `path` atomically; `replace` as in `atomic_path`."
+    with atomic_path(path, replace) as temporary: temporary.write_bytes(data)
     return Path(path)
 
 def write_json(path: str | os.PathLike, value: Any) -> Path:

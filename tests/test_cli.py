@@ -251,3 +251,31 @@ def test_two_files_with_one_name_are_named(scan, key, tmp_path, capsys):
 def test_numbers_of_threads_that_are_none(scan, key, text):
     done = run("encrypt", scan, "--key", key, "--force", MEDCRYPT_THREADS=text)
     assert done.returncode == 1 and "MEDCRYPT_THREADS" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_name_taken_meanwhile_is_not_replaced(scan, key, tmp_path, monkeypatch):
+    from medcrypt.cli import files
+    real = files.target
+    def taken(path, *rest): found = real(path, *rest); found.write_bytes(b"the other one's"); return found   # another run is faster
+    monkeypatch.setattr(files, "target", taken)
+    assert main(["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "x.mce")]) == 1 and (tmp_path / "x.mce").read_bytes() == b"the other one's"
+    monkeypatch.setattr(files, "target", real)
+    main(["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "y.mce")])
+    monkeypatch.setattr(files, "target", taken)
+    for ending in (".npy", ".dcm"): assert main(["decrypt", str(tmp_path / "y.mce"), "--key", str(key), "-o", str(tmp_path / f"y{ending}")]) == 1 and (tmp_path / f"y{ending}").read_bytes() == b"the other one's"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_link_to_nothing_is_not_replaced(scan, key, tmp_path):
+    (tmp_path / "x.mce").symlink_to(tmp_path / "elsewhere.mce")
+    assert main(["encrypt", str(scan), "--key", str(key), "-o", str(tmp_path / "x.mce")]) == 1
+    assert (tmp_path / "x.mce").is_symlink() and not (tmp_path / "elsewhere.mce").exists()
+
+
+def test_a_part_of_what_has_no_parts_is_refused(tmp_path, capsys):
+    assert main(["data", "fetch", "medmnist", "--only", "3", "--to", str(tmp_path), "--mirror", "http://127.0.0.1:9"]) == 1 and "--only 3" in capsys.readouterr().err
+
+
+def test_show_looks_for_the_files_of_a_small_table_too(tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("file,label\nmissing.dcm,1\nother.dcm,0\n")
+    assert main(["data", "show", str(tmp_path)]) == 1 and "2 of 2 files of labels.csv are missing" in capsys.readouterr().err

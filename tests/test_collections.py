@@ -73,7 +73,7 @@ def test_tables_that_are_not_the_nihs(tmp_path, text, said):
     with pytest.raises(DataError, match=said): open_nih(tmp_path)
 
 
-def test_the_whole_table_opens_fast(tmp_path):
+def test_a_table_of_the_size_of_the_whole_opens(tmp_path):
     (tmp_path / "images").mkdir()
     lines = [NEW] + [f"{i:08d}_000.png,Effusion|Mass,0,{i},55,M,PA,2500,2048,0.168,0.168" for i in range(112_120)]
     (tmp_path / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))

@@ -463,7 +463,7 @@ def test_a_damaged_index_is_made_again(tcia, headers):
 def test_a_folder_that_cannot_be_written_to(tcia, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDCRYPT_DATA", str(tmp_path / "home")); real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: False if mode == os.W_OK and Path(path) == tcia else real(path, mode))
-    assert len(open_lidc(tcia).rows) == 4 and not (tcia / lidc_index.INDEX).exists() and list((tmp_path / "home" / "lidc").glob("*.sqlite"))
+    assert len(open_lidc(tcia).rows) == 4 and not (tcia / lidc_index.INDEX).exists() and list((tmp_path / "home" / "index").glob("*.sqlite"))
 
 @given(st.data())
 @settings(max_examples=120, deadline=None)
@@ -493,3 +493,7 @@ def test_the_reader_can_be_pickled(tcia):
     again = pickle.loads(pickle.dumps(source.read))
     assert np.array_equal(again("LIDC-IDRI-0001/1"), source.read("LIDC-IDRI-0001/1"))
     with pytest.raises(MedcryptError): again("../x")
+
+def test_the_index_is_for_its_owner_alone(tcia):
+    open_lidc(tcia)
+    assert (tcia / lidc_index.INDEX).stat().st_mode & 0o077 == 0

@@ -225,3 +225,25 @@ def test_an_archive_replaced_in_the_middle_is_read_anew(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): load_folder(detect(tmp_path / "chestmnist.npz"), Preprocessing(28), into=tmp_path / "x.npz", workers=1)
     monkeypatch.undo(); write(200); os.utime(tmp_path / "chestmnist.npz", ns=(1, 1))
     assert set(np.unique(load_folder(detect(tmp_path / "chestmnist.npz"), Preprocessing(28), into=tmp_path / "x.npz").images)) == {200}
+
+
+def test_two_reads_into_one_file_do_not_mix(tmp_path):
+    config = detect(folder_of(tmp_path / "d"))
+    frames = loading._Frames(Preprocessing(16), tmp_path / "x.npz", ["another read, still running"]); frames.add(np.zeros((16, 16), np.uint8))
+    load_folder(config, Preprocessing(16), into=tmp_path / "x.npz")
+    assert frames.path.is_file()                        # what is in use is not removed
+    with pytest.raises(DataError, match="another process"): loading._Frames(Preprocessing(16), tmp_path / "x.npz", ["another read, still running"])
+    frames.close()
+
+
+@pytest.mark.parametrize("ending", ["tif", "png", "jpg", "bmp"])
+def test_no_damaged_picture_causes_another_exception(tmp_path, ending):
+    from medcrypt.imaging.reading import read_display
+    draw = np.random.default_rng(0); path = tmp_path / f"x.{ending}"
+    Image.fromarray(draw.integers(0, 256, (24, 24), dtype=np.uint8)).save(path); whole = path.read_bytes()
+    for _ in range(700):
+        data = bytearray(whole)
+        for at in draw.integers(len(data), size=draw.integers(1, 4)): data[at] ^= 1 << draw.integers(8)
+        path.write_bytes(data)
+        try: read_display(path)
+        except DataError: pass

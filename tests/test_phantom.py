@@ -352,3 +352,10 @@ def test_marked_cases_are_easier_than_doubtful_ones(sample):
 def test_pictures_taken_in_bed_are_somewhat_more_often_ill():
     views = {finding: np.mean([radiograph(seed, finding, 32)[1]["view"] == "AP" for seed in range(400)]) for finding in ("none", "Effusion")}
     assert .51 < .5 + (views["Effusion"] - views["none"]) / 2 < .6                   # AUC of the view alone; in ChestX-ray14 it is .61
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", '{"kind": "ct"}'])
+def test_a_table_beside_somebody_elses_record_is_kept(tmp_path, record):
+    (tmp_path / "phantoms.json").write_text(record); (tmp_path / "labels.csv").write_text("precious")
+    with pytest.raises(ConfigError, match="phantoms.json"): phantom.write_phantoms(tmp_path, "ct", 2, seed=1, size=48)
+    assert (tmp_path / "labels.csv").read_text() == "precious"

@@ -70,7 +70,7 @@ def without_comment(codestream: bytes) -> bytes:
         at = end
     return kept + codestream[at:]
 
-# %% ../../nbs/api/76_bench_imaging.ipynb #837b480f
+# %% ../../nbs/api/76_bench_imaging.ipynb #57913053
 class Contest(NamedTuple):
     "Ways to do the same work; each call handles all files once."
     ways: dict[str, Callable[[], None]]
@@ -85,12 +85,12 @@ def contest(
 ) -> Contest:
     "Set up every way on these files; each runs once, to compare what comes out."
     key, pixels = Key(os.urandom(32)), [read_dicom(path).stored for path in sources]
-    pool = ThreadPoolExecutor(workers)
     def loop(): return [naive(path, folder / f"{path.stem}.naive", bytes(key)) for path in sources]
     def ours(codec, verify=False):
         for _, made in encrypt_files([Task(path, folder / f"{path.stem}.{codec}") for path in sources], key, workers=workers, codec=codec, verify=verify, force=True):
             if isinstance(made, Exception): raise made
-    def alone(encode): return list(pool.map(encode, pixels))
+    def alone(encode):
+        with ThreadPoolExecutor(workers) as pool: return list(pool.map(encode, pixels))
     part1, htj2k, jpegls = partial(jpeg2000.encode, bits=16), partial(jpeg2000.encode, bits=16, codec="htj2k"), imagecodecs.jpegls_encode
     names = {"naive loop, one core": loop, "medcrypt, JPEG 2000": partial(ours, "jpeg2000"), "medcrypt, JPEG 2000, verified": partial(ours, "jpeg2000", True), "medcrypt, HTJ2K": partial(ours, "htj2k"),
              "medcrypt, HTJ2K, verified": partial(ours, "htj2k", True), "codec alone, JPEG 2000": partial(alone, part1), "codec alone, HTJ2K": partial(alone, htj2k), "codec alone, JPEG-LS": partial(alone, jpegls)}

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['describe', 'listing']
 
-# %% ../../nbs/api/77_collections.ipynb #cdca88ec
+# %% ../../nbs/api/77_collections.ipynb #c7999a40
 from collections import Counter
 from pathlib import Path
 
 from ..core import data_home
 from ..imaging.fetch import CATALOGUE, TOGETHER
-from ..imaging.loading import reading_cost, select
+from ..imaging.loading import check_files, reading_cost, select
 from ..imaging.preprocessing import Preprocessing
 from ..imaging.sources import detect, open_source
 
-# %% ../../nbs/api/77_collections.ipynb #4d441e9f
+# %% ../../nbs/api/77_collections.ipynb #57afa02c
 def describe(
     folder: Path,
     size: int = 128,  # rows and columns that pictures are resized to
@@ -25,6 +25,7 @@ def describe(
     config = detect(folder, **given)
     source = open_source(folder, slices=config.slices)
     found = select(config, source)
+    check_files(config, found.chosen)
     labels, patients = [label for _, label, *_ in found.chosen], {who for _, _, who, _ in found.chosen}
     parts = Counter(part for *_, part in found.chosen if part)
     lines = [f"{config.folder}: {config.title or config.name}{f' ({config.source})' if config.source and config.source != config.title else ''}, {config.modality}",
@@ -37,7 +38,7 @@ def describe(
         lines.append(f"reading, measured here: {cost.of(len(labels))}" + (f"; {cost.of(112_120)}" if config.modality == "CXR" and len(labels) < 112_120 else ""))
     return "\n".join(lines)
 
-# %% ../../nbs/api/77_collections.ipynb #035687d3
+# %% ../../nbs/api/77_collections.ipynb #54b425ba
 def listing() -> str:
     "The collections that `medcrypt data fetch` knows, where they are kept and under which terms."
     lines = []
@@ -47,7 +48,7 @@ def listing() -> str:
         size = f"--size {'|'.join(map(str, sizes))}" if sizes else f"{known / 1e9:.0f} GB"
         place = data_home() / entry.folder
         lines.append(f"{name:14} {entry.title}\n{'':14} {size}; {entry.licence}; {entry.citation}\n{'':14} {place}{'' if place.is_dir() and any(place.iterdir()) else ' (not here yet)'}")
-    lines.append(f"{'lidc':14} LIDC-IDRI: thoracic CT of 1,010 patients with the readings of four radiologists\n{'':14} about 125 GB; CC BY 3.0; Armato et al., Medical Physics 38 (2011); needs pip install 'medcrypt[lidc]'\n{'':14} {data_home() / 'lidc'}"
+    lines.append(f"{'lidc':14} LIDC-IDRI: thoracic CT of 1,010 patients with the readings of four radiologists\n{'':14} 128 GB; CC BY 3.0; Armato et al., Medical Physics 38 (2011); needs pip install 'medcrypt[lidc]'\n{'':14} {data_home() / 'lidc'}"
                  + ("" if (data_home() / "lidc").is_dir() else " (not here yet)"))
     lines += [f"{name:14} {' and '.join(parts)} together" for name, parts in TOGETHER.items()]
     return "\n".join(lines)

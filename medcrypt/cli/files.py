@@ -22,7 +22,7 @@ from ..crypto.envelope import EnvelopeError, parse
 from ..imaging.dicom import Image, read_dicom
 from ..imaging.secondary import write_dicom
 
-# %% ../../nbs/api/74_files.ipynb #b542d125
+# %% ../../nbs/api/74_files.ipynb #1af22988
 class FileError(MedcryptError):
     "A file that is missing, would be overwritten, or has no format that fits."
 
@@ -32,6 +32,7 @@ def target(
     keep: tuple = (), # files that must not be replaced even so: the source, the key
 ) -> Path:
     "The path, if it may be written. Raises FileError."
+    if path.is_symlink() and not path.exists(): raise FileError(f"{path}: is a link to nothing; choose another --output")
     if path.exists() and not path.is_file(): raise FileError(f"{path}: is not an ordinary file")
     if path.exists() and any(Path(k).exists() and path.samefile(k) for k in keep): raise FileError(f"{path}: is the source or the key itself; choose another --output")
     if path.exists() and not force: raise FileError(f"{path}: exists; choose another --output or pass --force")
@@ -61,7 +62,7 @@ def facts(image: Image) -> dict:
         except EnvelopeError: continue
     return found
 
-# %% ../../nbs/api/74_files.ipynb #237c03d2
+# %% ../../nbs/api/74_files.ipynb #ba591584
 def envelope_name(source: Path) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') else source.name}.mce"
@@ -99,7 +100,8 @@ def encrypt_file(
     if ratio is None: envelope = images.seal_image(pixels, key, image_id=image_id, facts=about, codec=codec, bits=bits)
     else: envelope = partial.seal_blocks(pixels, key, ratio=ratio, block=block, image_id=image_id, facts=about)
     if verify and not ((back := open_pixels(envelope, key)[0]).dtype == pixels.dtype and np.array_equal(back, pixels)): raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
-    write_bytes(output, envelope)
+    try: write_bytes(output, envelope, replace=force)
+    except FileExistsError: raise FileError(f"{output}: exists; choose another --output or pass --force") from None
     parts = parse(envelope)
     return Encrypted(output, source.stat().st_size, len(parts.public) + len(parts.ciphertext), len(envelope), pixels.shape)
 
@@ -150,7 +152,7 @@ def open_pixels(envelope: bytes, key: bytes) -> tuple[np.ndarray, dict]:
     "The exact pixels and the header of either kind of envelope. Raises EnvelopeError."
     return (partial.unseal_blocks if parse(envelope).header.get("kind") == "blocks" else images.unseal_image)(envelope, key)
 
-# %% ../../nbs/api/74_files.ipynb #ede5ccda
+# %% ../../nbs/api/74_files.ipynb #dd007ea7
 FORMATS = (".npy", ".dcm", ".png")
 
 def decrypt_file(
@@ -167,12 +169,14 @@ def decrypt_file(
     target(output, force, (source, *filter(None, [key_file])))
     try: pixels, header = open_pixels(read_file(source), key)
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
-    if output.suffix.lower() == ".dcm": write_dicom(output, pixels, {"bits_stored": header["bits"], **header.get("facts", {})})
-    elif output.suffix.lower() == ".npy":
-        with atomic_path(output) as temporary: np.save(temporary, pixels, allow_pickle=False)
-    else:
-        if pixels.ndim != 2 or pixels.dtype.name not in ("uint8", "uint16"): raise FileError(f"{output}: PNG holds one unsigned 8- or 16-bit grey frame, this is {pixels.dtype.name} {pixels.shape}; choose .npy or .dcm")
-        with atomic_path(output) as temporary: Picture.fromarray(pixels).save(temporary)
+    ending = output.suffix.lower()
+    if ending == ".png" and (pixels.ndim != 2 or pixels.dtype.name not in ("uint8", "uint16")): raise FileError(f"{output}: PNG holds one unsigned 8- or 16-bit grey frame, this is {pixels.dtype.name} {pixels.shape}; choose .npy or .dcm")
+    try:
+        with atomic_path(output, replace=force) as temporary:
+            if ending == ".dcm": write_dicom(temporary, pixels, {"bits_stored": header["bits"], **header.get("facts", {})})
+            elif ending == ".npy": np.save(temporary, pixels, allow_pickle=False)
+            else: Picture.fromarray(pixels).save(temporary)
+    except FileExistsError: raise FileError(f"{output}: exists; choose another --output or pass --force") from None
     return output, pixels
 
 # %% ../../nbs/api/74_files.ipynb #0732bad2

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['default_out', 'reproduce', 'encrypt', 'decrypt', 'inspect', 'data', 'bench', 'keygen', 'doctor', 'parser', 'main']
 
-# %% ../../nbs/api/75_main.ipynb #a5ff9877
-import argparse, json, sys, time
+# %% ../../nbs/api/75_main.ipynb #811566df
+import argparse, json, os, sys, time
 from pathlib import Path
 
 import medcrypt
@@ -34,7 +34,7 @@ def reproduce(given: argparse.Namespace) -> int:
     print(f"{'nothing to do: everything is up to date' if not ran else f'{ran} steps'}, {time.time() - started:.0f} s\nfigures and tables: {paths.figures}\nexecuted notebooks: {paths.notebooks}")
     return 0
 
-# %% ../../nbs/api/75_main.ipynb #fa9a109c
+# %% ../../nbs/api/75_main.ipynb #5ed4ce6b
 def _key(given: argparse.Namespace) -> bytes:
     from medcrypt.crypto.keys import load_key
     return load_key(given.key)
@@ -77,10 +77,12 @@ def data(given: argparse.Namespace) -> int:
     "List the public collections, fetch one, or say what lies in a folder."
     if given.do == "fetch":
         from medcrypt.imaging.fetch import fetch
+        if given.only and given.name not in ("nih", "lidc"): raise ConfigError(f"--only {given.only}: {given.name} is fetched whole")
         if given.name == "lidc":
             from medcrypt.imaging.idc import fetch_lidc
+            mirror = given.mirror or os.environ.get("MEDCRYPT_MIRROR") or None
             if given.size is not None: raise ConfigError(f"--size {given.size}: lidc has one size")
-            where = fetch_lidc(given.to or data_home() / "lidc", patients=given.only, mirror=given.mirror, yes=given.yes)
+            where = fetch_lidc(given.to or data_home() / "lidc", patients=given.only, mirror=mirror, yes=given.yes)
         else: where = fetch(given.name, given.to, size=given.size, mirror=given.mirror, only=given.only)
         print(f"{given.name}: {where}")
         return 0

@@ -16,7 +16,7 @@ import numpy as np
 from ..core import atomic_path
 from .tables import DataError
 
-# %% ../../nbs/api/17_datasets.ipynb #b438e908
+# %% ../../nbs/api/17_datasets.ipynb #82198a5e
 def write_archive(
     path: Path,
     images: np.ndarray | tuple[BinaryIO, tuple, np.dtype], # the pictures; or a file of their bytes one after another, shape, dtype
@@ -28,8 +28,8 @@ def write_archive(
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
-            if raw is None: [member.write(np.ascontiguousarray(image)) for image in images]
-            else: shutil.copyfileobj(raw, member, 1 << 20)
+            for image in images if raw is None else (): member.write(np.ascontiguousarray(image))
+            if raw is not None: shutil.copyfileobj(raw, member, 1 << 20)
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member: np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 

@@ -86,7 +86,7 @@ class Image:
         header = self.header
         return f"Image({header['modality']}, {header['frames']} x {header['rows']} x {header['columns']}, {header['bits_stored']} bit {header['photometric']})"
 
-# %% ../../nbs/api/11_dicom.ipynb #9e0cd117
+# %% ../../nbs/api/11_dicom.ipynb #7422d53a
 EMPTY = np.zeros(0, "<u2")
 
 def _padding(elements: Elements, shape: Layout) -> tuple[int, int] | None:
@@ -103,13 +103,17 @@ def _as_pixel(value: int, shape: Layout) -> int:
         if shape.signed and value >= 1 << bits - 1: value -= 1 << bits
     return value
 
+def _window(voi: Elements) -> tuple[float, float] | None:
+    # the first centre and width that belong together, by position, also where one of another pair is empty (C.11.2)
+    for center, width in zip(voi.get("WindowCenter", ()), voi.get("WindowWidth", ())):
+        if "" not in (center, width): return numbers(Elements(WindowCenter=[center]), "WindowCenter")[0], numbers(Elements(WindowWidth=[width]), "WindowWidth")[0]
+    return None
+
 def _grey(elements: Elements, rescale: Elements, voi: Elements, shape: Layout) -> Grey:
     slope = numbers(rescale, "RescaleSlope") or numbers(elements, "DoseGridScaling") or [1.]   # RT Dose: Gy (C.8.8.3.4.1)
     intercept = numbers(rescale, "RescaleIntercept") or [0.]
     if slope[0] == 0: raise DicomError("RescaleSlope is 0")
-    pairs = [(center, width) for center, width in zip(voi.get("WindowCenter", ()), voi.get("WindowWidth", ())) if center != "" and width != ""]   # by position (C.11.2)
-    centers, widths = ([numbers(Elements({name: [value]}), name)[0] for value in pairs[0][at:at + 1]] if pairs else [] for at, name in enumerate(("WindowCenter", "WindowWidth")))
-    grey = Grey(shape.bits_stored, shape.signed, slope[0], intercept[0], window=(centers[0], widths[0]) if centers and widths else None,
+    grey = Grey(shape.bits_stored, shape.signed, slope[0], intercept[0], window=_window(voi),
                 function=voi.get("VOILUTFunction") or "LINEAR", inverted=shape.photometric == "MONOCHROME1", padding=_padding(elements, shape))
     def table(name, inputs):
         item = elements[name][0] if elements.get(name) else None

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['NARROW_BITS', 'encode', 'decode', 'decode_components', 'resolution_ends', 'prefix']
 
-# %% ../../nbs/api/13_jpeg2000.ipynb #1e3726fc
+# %% ../../nbs/api/13_jpeg2000.ipynb #05f90756
 import ctypes
 
 import numpy as np
 
 from . import htj2k
-from .codestream import (MAX_SAMPLES, PLT, SOD, CodecError, Siz, check_cost, is_htj2k, locate, number, segments, siz, tile_parts,
-                                         whole)
-from .openjpeg import OpenJPEG, load, openjpeg, run
+from .codestream import (MAX_SAMPLES, PLT, SOD, CodecError, Siz, check_cost, is_htj2k, locate, segments, siz, tile_parts, whole)
+from .openjpeg import load, openjpeg, run
 
 # %% ../../nbs/api/13_jpeg2000.ipynb #d6e4a439
 def encode(

@@ -45,7 +45,7 @@ def is_xml(name: str) -> bool: return name.lower().endswith(".xml")
 def is_archive(name: str) -> bool: return name.lower().endswith(".zip") and "xml" in name.lower()
 def maybe_dicom(name: str) -> bool: return (suffix := Path(name).suffix.lower()) in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit() # names may end in a UID
 
-# %% ../../nbs/api/19_lidc_index.ipynb #30be4f59
+# %% ../../nbs/api/19_lidc_index.ipynb #881f2c49
 INDEX, VERSION, HEAD_BYTES = ".medcrypt-lidc.sqlite", 1, 1 << 16
 KEYWORDS = "Modality PatientID SeriesInstanceUID SOPInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient Rows Columns PixelSpacing SliceThickness".split()
 FIELDS = "path size mtime error series patient sop number z place turn rows columns row_mm column_mm thickness".split()
@@ -77,6 +77,7 @@ def _header(path: Path) -> tuple: # FIELDS from `error` on; error "": a CT slice
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     index = sqlite3.connect(path, timeout=60)
+    os.chmod(path, 0o600)   # it holds paths and PatientIDs
     if index.execute("PRAGMA user_version").fetchone()[0] != VERSION:
         for table in ("files", "readings", "nodules"): index.execute(f"DROP TABLE IF EXISTS {table}")
         index.execute(f"CREATE TABLE files ({', '.join(FIELDS)}, PRIMARY KEY (path))")
@@ -90,7 +91,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def open_index(folder: Path) -> sqlite3.Connection:
     "The index of a folder: in it, or under data_home() where it cannot be written to. Raises DataError."
     path = folder / INDEX
-    if not os.access(folder, os.W_OK): path = data_home() / "lidc" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.sqlite"
+    if not os.access(folder, os.W_OK): path = data_home() / "index" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.sqlite"
     try:
         try: return _connect(path)
         except sqlite3.OperationalError: raise

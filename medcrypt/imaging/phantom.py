@@ -128,7 +128,7 @@ def _parallel(folder, kind, count, seed, size, first, workers):
         for process in running: process.wait(); process.stdout.close()
         complaints.close()
 
-# %% ../../nbs/api/16_phantom.ipynb #fe8ec9a5
+# %% ../../nbs/api/16_phantom.ipynb #12a6274b
 PARALLEL_PIXELS = 64 * 256 ** 2    # with less to do, starting a process (about 1 s) costs more than it saves
 
 def _recipe(kind, count, seed, size):
@@ -164,7 +164,9 @@ def write_phantoms(
     folder, size = Path(folder), size or SIZES[kind]
     table, record, journal, images, recipe = folder / "labels.csv", folder / "phantoms.json", folder / "phantoms.partial", folder / "images", _recipe(kind, count, seed, size)
     if record.is_file():
-        same = read_json(record) == recipe
+        old = read_json(record)
+        if not isinstance(old, dict) or set(old) != set(recipe): raise ConfigError(f"{record}: was not written with phantoms; choose another folder")
+        same = old == recipe
         if same and table.is_file() and len(list(images.glob("*.dcm"))) == count: return folder
         table.unlink(missing_ok=True)
         if not same or not journal.is_file():

@@ -6,13 +6,13 @@
 __all__ = ['FINDINGS', 'FREQUENCY', 'SEVERITY', 'draw_findings', 'as_findings', 'draw_severity', 'heart_scale', 'effusion',
            'consolidation', 'nodule', 'pneumothorax', 'harmless', 'lung_water']
 
-# %% ../../nbs/api/14_phantom_findings.ipynb #7a37aae5
+# %% ../../nbs/api/14_phantom_findings.ipynb #007edb51
 import math
 
 import numpy as np
 
 from ..core import ConfigError
-from .phantom_chest import Chest, Pose, along, capsule, chord, diaphragm, ramp, texture
+from .phantom_chest import Chest, Pose, capsule, chord, diaphragm, ramp, texture
 
 # %% ../../nbs/api/14_phantom_findings.ipynb #fb2d3d50
 FINDINGS = ("Effusion", "Cardiomegaly", "Nodule", "Consolidation", "Pneumothorax")

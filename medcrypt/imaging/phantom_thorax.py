@@ -76,7 +76,7 @@ def rod(
     view = target[top:bottom, left:right]
     np.maximum(view, ramp((radius - distance) / edge + 0.5) * min(1.0, 2 * radius / edge), out=view)
 
-# %% ../../nbs/api/15_phantom_thorax.ipynb #1c94ea81
+# %% ../../nbs/api/15_phantom_thorax.ipynb #42df3957
 LUNGS = ((-76.0, 0.0, 66.0, 92.0), (76.0, 2.0, 64.0, 90.0))    # centre and half-axes of right and left lung, mm
 HEART, BACK = (16.0, -40.0, 62.0, 44.0, 0.35), (0.0, 72.0, 34.0, 40.0, 0.0)
 
@@ -111,7 +111,7 @@ def tissue(
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]: # Hounsfield units without vessels or nodule; share of lung; float32
     "Wall, bones, mediastinum and lung."
-    s, e, u, pitch = scan.scale, scan.edge_mm, generator.uniform, scan.spacing_mm
+    s, e, pitch = scan.scale, scan.edge_mm, scan.spacing_mm
     bend = [texture(generator, X.shape, 60 / pitch) for _ in range(2)]
     x, y = X / s + 2.6 * bend[0], Y / s + 2.6 * bend[1]
     around, fibres = 7 * texture(generator, x.shape, 4 / pitch), texture(generator, x.shape, 9 / pitch)

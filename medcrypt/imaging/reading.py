@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PILLOW_SUFFIXES', 'read_display']
 
-# %% ../../nbs/api/17_reading.ipynb #5fe9872a
-import os
+# %% ../../nbs/api/17_reading.ipynb #b28d42b9
+import os, struct
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image as PillowImage, ImageOps, UnidentifiedImageError
 from .dicom import DicomError, read_dicom
 from .tables import DataError
 
-# %% ../../nbs/api/17_reading.ipynb #4812e436
+# %% ../../nbs/api/17_reading.ipynb #de8648ae
 PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 def read_display(
@@ -36,7 +36,7 @@ def read_display(
             pixels = np.asarray(image, np.float32) if deep else np.asarray(ImageOps.exif_transpose(image.convert("RGB") if image.mode in ("P", "PA", "RGBA", "CMYK", "YCbCr") else image).convert("L"), np.float32)
     except FileNotFoundError: raise DataError(f"{path}: no such file") from None
     except DicomError as error: raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, struct.error, PillowImage.DecompressionBombError) as error:   # what Pillow raises on damaged files
         raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})".replace("\n", " ")) from None
     if pixels.min() < 0 or pixels.max() > 65535: raise DataError(f"{path}: values outside 16 bits, whose white is unknown")
     return pixels / np.float32(65535 if deep else 255)
