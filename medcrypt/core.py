@@ -41,7 +41,7 @@ def data_home() -> Path:
     "Folder of downloaded collections: $MEDCRYPT_DATA, else `medcrypt` in the user's cache folder."
     return Path(os.environ.get("MEDCRYPT_DATA") or pooch.os_cache("medcrypt"))
 
-# %% ../nbs/api/00_core.ipynb #581eb6eb
+# %% ../nbs/api/00_core.ipynb #d0433709
 @dataclass(frozen=True)
 class RunPaths:
     "Where one run keeps its things, all under `out`."
@@ -71,6 +71,7 @@ class RunPaths:
     def vault(self, dataset: str) -> Path: return self.work / "vault" / dataset
     def readable(self, dataset: str) -> Path: return self.work / "readable" / dataset
     def index(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.index.csv"
+    def subject_key(self, dataset: str, role: str) -> Path: return self.work / "keys" / f"{dataset}.{role}.key"
     def ledger(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.ledger.sqlite"
     def predictions(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.csv"
     def fits(self, dataset: str) -> Path: return self.work / "fits" / dataset
@@ -134,7 +135,7 @@ def seeded_bytes(
         return hashlib.shake_256(prefix + calls.to_bytes(8, "big")).digest(size)
     return draw
 
-# %% ../nbs/api/00_core.ipynb #82722e58
+# %% ../nbs/api/00_core.ipynb #44a72981
 def _take_name(temporary: str, path: Path):
     try: os.link(temporary, path)   # made only where there is no such name
     except FileExistsError: raise
@@ -152,6 +153,7 @@ UMASK = _umask()   # asked once: asking sets it, for all threads, for a moment
 def atomic_path(
     path: str | os.PathLike, # the final name
     replace: bool = True,    # False: FileExistsError where the name is taken meanwhile, and nothing is lost
+    durable: bool = False,   # True: on the disk before it gets its name, so that a power cut leaves the old file or the new one
 ) -> Iterator[Path]:
     "Temporary path in the folder of `path`; renamed to `path` when the block ends well, removed when it does not."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,18 +162,20 @@ def atomic_path(
     try:
         yield Path(name)
         os.chmod(name, 0o666 & ~UMASK)
+        if durable:
+            with open(name, "rb") as file: os.fsync(file.fileno())
         if replace: os.replace(name, path)
         else: _take_name(name, path)
     finally: Path(name).unlink(missing_ok=True)
 
-def write_bytes(path: str | os.PathLike, data: bytes, replace: bool = True) -> Path:
-    "Write `data` to `path` atomically; `replace` as in `atomic_path`."
-    with atomic_path(path, replace) as temporary: temporary.write_bytes(data)
+def write_bytes(path: str | os.PathLike, data: bytes, replace: bool = True, durable: bool = False) -> Path:
+    "Write `data` to `path` atomically; `replace` and `durable` as in `atomic_path`."
+    with atomic_path(path, replace, durable) as temporary: temporary.write_bytes(data)
     return Path(path)
 
-def write_json(path: str | os.PathLike, value: Any) -> Path:
+def write_json(path: str | os.PathLike, value: Any, durable: bool = False) -> Path:
     "Write `value` as sorted, indented JSON, atomically; NaN is refused (it is not JSON)."
-    return write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_plain) + "\n").encode())
+    return write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_plain) + "\n").encode(), durable=durable)
 
 def _plain(value):
     if isinstance(value, np.generic): return value.item()

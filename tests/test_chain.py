@@ -261,7 +261,7 @@ def test_kill_9_and_the_same_command_again(tmp_path, whom):
         for p in family:
             if p.is_running(): p.kill()
     process.wait()
-    assert finish(start(config, out)) == 1
+    assert finish(start(config, out)) in ((0, 1) if whom == "command" else (1,))   # those who were not killed may finish first
     assert (out / "figures" / "data_pics.csv").is_file() and (out / "notebooks" / "10_data-pics.ipynb").is_file()
     half = [p.name for p in out.rglob("*") if p.name.startswith((".running", ".data", ".figure"))]
     assert not half, half

@@ -13,7 +13,8 @@ from pydicom import datadict, uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from medcrypt.cli.files import decrypt_file, encrypt_file, facts
+from medcrypt.cli.files import Hide, encrypt_file, facts
+from medcrypt.cli.opening import decrypt_file
 from medcrypt.core import MedcryptError, RunPaths
 from medcrypt.crypto import images
 from medcrypt.crypto.envelope import parse
@@ -128,7 +129,7 @@ def test_identifiers_in_the_few_texts_that_are_read(files):
 def test_envelope_and_decrypted_file(files, ratio, tmp_path):
     for kind, path in files.items():
         image = read_dicom(path)
-        made = encrypt_file(path, KEY, tmp_path / f"{kind}.mce", ratio=ratio)
+        made = encrypt_file(path, KEY, tmp_path / f"{kind}.mce", hide=Hide(ratio=ratio))
         envelope = made.path.read_bytes(); parts = parse(envelope)
         free_of_markers(kind, envelope, json.dumps(parts.header), parts.public, repr(made).replace(str(tmp_path), ""))
         back, _ = decrypt_file(made.path, KEY, tmp_path / f"{kind}-back.dcm")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt.crypto.keys import Key, KeyFileError, derive, from_passphrase, load_key, new_key, write_key
+from medcrypt.crypto import envelope, images, partial, rewrap
+from medcrypt.crypto.keys import DataKey, Key, KeyFileError, derive, from_passphrase, load_key, new_key, write_key
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 KEY = Key(bytes(range(32)))
@@ -124,3 +125,88 @@ def test_passphrase_default_cost_and_refusals():
     assert from_passphrase("e\u0301", salt) == from_passphrase("\u00e9", salt)
     for arguments, options in ((("", salt), {}), (("x", b"short"), {}), (("x", salt), {"n": 1000}), (("x", salt), {"r": 0})):
         with pytest.raises(KeyFileError): from_passphrase(*arguments, **options)
+
+
+# the keyring, with a backend that lives in this process
+
+@pytest.fixture
+def ring():
+    keyring = pytest.importorskip("keyring")
+    from keyring.backend import KeyringBackend
+    class Memory(KeyringBackend):
+        priority = 1
+        def __init__(self): super().__init__(); self.kept = {}
+        def get_password(self, service, name): return self.kept.get((service, name))
+        def set_password(self, service, name, password): self.kept[service, name] = password
+        def delete_password(self, service, name): del self.kept[service, name]
+    before = keyring.get_keyring(); keyring.set_keyring(memory := Memory())
+    yield memory
+    keyring.set_keyring(before)
+
+
+def test_keyring(ring, monkeypatch, tmp_path):
+    key = write_key("keyring:hospital")
+    assert load_key("keyring:hospital") == key and type(key) is Key and list(ring.kept) == [("medcrypt", "hospital")]
+    monkeypatch.setenv("MEDCRYPT_KEY_FILE", "keyring:hospital"); monkeypatch.chdir(tmp_path)
+    assert load_key() == key and not list(tmp_path.iterdir())
+    with pytest.raises(KeyFileError, match="never overwritten"): write_key("keyring:hospital")
+    with pytest.raises(KeyFileError, match="keygen keyring:clinic"): load_key("keyring:clinic")
+    for name in ("keyring:",):
+        with pytest.raises(KeyFileError, match="name"): load_key(name)
+    ring.kept["medcrypt", "odd"] = "not hex"
+    with pytest.raises(KeyFileError) as caught: load_key("keyring:odd")
+    assert "not hex" not in str(caught.value)
+
+
+def test_keyring_that_cannot_be_used(monkeypatch):
+    keyring = pytest.importorskip("keyring")
+    from keyring.backends.fail import Keyring
+    before = keyring.get_keyring(); keyring.set_keyring(Keyring())
+    try:
+        for call in (load_key, write_key):
+            with pytest.raises(KeyFileError, match="keyring cannot be used"): call("keyring:x")
+    finally: keyring.set_keyring(before)
+    monkeypatch.setitem(__import__("sys").modules, "keyring", None)
+    with pytest.raises(KeyFileError, match="pip install keyring"): load_key("keyring:x")
+
+
+# what a traceback with the values of all locals (pytest -l, Sentry, cgitb) would tell
+
+def shown(error: BaseException) -> str:
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+def failure(call) -> str:
+    with pytest.raises(Exception) as caught: call()
+    return shown(caught.value)
+
+
+def forms(key: bytes) -> list:
+    import base64
+    return [bytes(key).hex(), bytes(key).hex()[:16], repr(bytes(key))[2:-1], base64.b64encode(bytes(key)).decode()[:20], str(list(key))[1:-1]]
+
+
+def test_tracebacks_with_locals_show_no_key(tmp_path):
+    import numpy as np
+    from medcrypt.crypto.slots import new_private_key
+    master, private = new_key(), new_private_key()
+    picture = np.zeros((20, 20), "uint8")
+    sealed = images.seal_image(picture, [master, private.public()], image_id="00")
+    own = envelope.data_key(sealed, master)
+    broken = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    calls = (lambda: envelope.unseal(broken, master), lambda: envelope.unseal(broken, private), lambda: envelope.unseal(broken, own), lambda: images.unseal_image(broken, master),
+             lambda: partial.unseal_blocks(broken, private), lambda: rewrap.rewrap(broken, private, [master]), lambda: rewrap.rewrap(sealed, master, [private]), lambda: envelope.seal(b"x", own),
+             lambda: envelope.seal(b"x", private), lambda: images.seal_image(picture.astype(float), master, image_id="00"), lambda: envelope.seal(b"x", master, {"a": object()}),
+             lambda: envelope.data_key(broken[:100], master), lambda: derive(master, b"", "x", 9000), lambda: write_key(tmp_path / "short", master[:31]), lambda: partial.seal_blocks(picture, master, ratio=2, image_id="00"))
+    for text in map(failure, calls):
+        for key in (master, private, own, derive(own, b"", envelope.PURPOSE, 64)):
+            assert not any(form in text for form in forms(key)), text
+
+
+def test_kinds_of_keys_show_nothing():
+    from medcrypt.crypto.slots import PrivateKey
+    for kind in (Key, DataKey, PrivateKey):
+        key = kind(bytes(range(40, 72)))
+        for text in (repr(key), str(key), f"{key}", "%s" % key, repr([key]), repr(key[:9])):
+            for form in forms(key): assert form not in text
+        assert type(pickle.loads(pickle.dumps(key))) is kind

@@ -87,7 +87,7 @@ def test_the_archive_gives_models_no_key_and_nobody_more_than_asked(tmp_path):
     index = archive.fill(objects, pictures, KEY, ratios=(.25, .5), block=4, bits=8, random=seeded_bytes(0, "iv"))
     assert {r["view"] for r in index} == {"plain", "blocks-0.25", "blocks-0.5", "cbc", "jpeg2000", "codestream"} and len(index) == 12
     granted = objects.ask("view", [index[0]["name"]], role="model", purpose="research")
-    with pytest.raises(contract.ContractError): objects.contract.data_key(granted, KEY)
+    with pytest.raises(contract.ContractError): objects.contract.data_keys(granted, objects.readable, KEY)
     with pytest.raises(contract.ContractError): list(objects.contract.fetch(objects.readable, granted, [index[1]["name"]]))
     for action, role, purpose in (("decrypt", "model", "research"), ("view", "model", "marketing"), ("view", "visitor", "research"), ("store", "model", "research")):
         with pytest.raises(contract.ContractError): objects.ask(action, [], role=role, purpose=purpose)

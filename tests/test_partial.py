@@ -1,5 +1,5 @@
 "Pictures and partly hidden pictures: exactness over dtypes and shapes, what the public layer depends on, hostile public sections, size of headers."
-import struct, zlib
+import io, struct, zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from medcrypt.core import rng, seeded_bytes
 from medcrypt.crypto import partial as p
-from medcrypt.crypto.envelope import EnvelopeError, parse, seal, seal_with, unseal
-from medcrypt.crypto.images import DTYPES, check_facts, seal_image, unseal_image
+from medcrypt.crypto.envelope import EnvelopeError, Reader, data_key, parse, seal, unseal
+from medcrypt.crypto.images import DTYPES, check_facts, frames_of, open_frames, seal_frames, seal_image, unseal_image
 from medcrypt.crypto.keys import Key
 from medcrypt.crypto.partial import block_mask, fill_holes, public_layer, seal_blocks, unseal_blocks
 from medcrypt.imaging import jpeg2000
@@ -69,6 +69,29 @@ def test_a_single_plane_is_a_plain_codestream_and_raw_is_plain_samples():
     assert unseal(seal_image(pixels, KEY, image_id="ab", codec="raw"), KEY)[0] == pixels.astype("<u2").tobytes()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(DTYPES), st.sampled_from(("raw", "jpeg2000", "htj2k")), st.sampled_from([(1, 9, 9), (3, 12, 20), (2, 12, 20, 3), (12, 20, 3), (12, 20)]))
+def test_frames_one_by_one(dtype, codec, shape):
+    pixels, facts = picture(shape, dtype), {"modality": "CT"}
+    pieces = list(seal_frames(iter(frames_of(pixels)), [KEY], shape=shape, dtype=dtype, image_id="ab", codec=codec, facts=facts, chunk_bits=12, random=seeded_bytes(0, "f")))
+    whole = seal_image(pixels, KEY, image_id="ab", codec=codec, facts=facts, chunk_bits=12, random=seeded_bytes(0, "f"))
+    assert b"".join(pieces) == whole
+    reader = Reader(io.BytesIO(whole)); back = list(open_frames(reader, KEY))
+    assert reader.header["facts"] == facts and len(back) == len(frames_of(pixels))
+    for ours, theirs in zip(frames_of(pixels), back): same(theirs, ours)
+    same(unseal_image(whole, data_key(whole, KEY))[0], pixels)
+
+
+def test_frames_that_do_not_fit():
+    frame, options = picture((8, 9), "uint8"), {"shape": (2, 8, 9), "dtype": "uint8", "image_id": "ab"}
+    for frames in ([frame], [frame] * 3, [frame, frame[:4]], [frame, frame.astype("uint16")], [frame, frame[..., None]], []):
+        with pytest.raises(EnvelopeError, match="pixels"): b"".join(seal_frames(frames, [KEY], **options))
+    good = b"".join(seal_frames([frame] * 2, [KEY], **options))
+    assert len(unseal_image(good, KEY)[0]) == 2
+    for plaintext in (unseal(good, KEY)[0][:-1], unseal(good, KEY)[0] + b"x", b"", b"\0\0\0\1"):
+        with pytest.raises(EnvelopeError, match="genuine"): unseal_image(seal(plaintext, KEY, parse(good).header), KEY)
+
+
 def test_lossy_says_so():
     pixels = (np.hypot(*np.mgrid[-64:64, -64:64]) * 300).astype("uint16")
     envelope = seal_image(pixels, KEY, image_id="ab", rate=10)
@@ -83,7 +106,7 @@ def test_lossy_says_so():
 @pytest.mark.parametrize("pixels,options", (
     (np.zeros((4, 4)), {}), (np.zeros((4, 4), bool), {}), (np.zeros((4, 4), "uint64"), {}), (np.zeros(4, "uint8"), {}), (np.zeros((0, 4), "uint8"), {}),
     (np.zeros((2, 2, 4, 4), "uint8"), {}), ([[1, 2]], {}), (np.zeros((4, 4), "uint8"), {"image_id": "Doe"}), (np.zeros((4, 4), "uint8"), {"image_id": ""}),
-    (np.zeros((4, 4), "uint8"), {"image_id": "AB"}), (np.zeros((4, 4), "uint8"), {"image_id": "ab\n"}), (np.zeros((4, 4), "uint8"), {"image_id": "a" * 65}),
+    (np.zeros((4, 4), "uint8"), {"image_id": "AB"}), (np.zeros((4, 4), "uint8"), {"image_id": "ab\n"}), (np.zeros((4, 4), "uint8"), {"image_id": "a" * 33}),
     (np.zeros((4, 4), "uint8"), {"image_id": "1.2.840.113619"}), (np.zeros((4, 4), "uint8"), {"bits": 9}), (np.zeros((4, 4), "uint8"), {"bits": 0}),
     (np.zeros((4, 4), "uint8"), {"facts": {"PatientName": "x"}})))
 def test_what_is_no_picture_is_refused(seal_it, pixels, options):
@@ -95,6 +118,12 @@ def test_facts():
     assert check_facts(good) == {**good, "spacing_mm": [0.5, 0.25], "window_center": -600, "window_width": 1500} and check_facts(None) == {}
     header = unseal_image(seal_image(picture((9, 9), "uint8"), KEY, image_id="ab", facts=good), KEY)[1]
     assert header["facts"] == check_facts(good) and "facts" not in unseal_image(seal_image(picture((9, 9), "uint8"), KEY, image_id="ab"), KEY)[1]
+    for seal_it, open_it in ((seal_image, unseal_image), (lambda *a, **k: seal_blocks(*a, ratio=.5, **k), unseal_blocks), (lambda *a, **k: seal_blocks(*a, ratio=.5, mask="secret", **k), unseal_blocks)):
+        pixels = picture((9, 9), "uint8"); envelope = seal_it(pixels, KEY, image_id="ab", facts=good)
+        assert b"modality" not in envelope and b"CT" not in envelope[:200] and type(parse(envelope).header["facts"]) is int   # encrypted
+        back, header = open_it(envelope, KEY); same(back, pixels); assert header["facts"] == check_facts(good)
+    for junk in (b"[1]", b"x" * 5, b'{"patient":1}', b"", b"\xff"):
+        with pytest.raises(EnvelopeError): unseal_image(seal(junk, KEY, {"kind": "image", "shape": [4, 4], "dtype": "uint8", "codec": "raw", "facts": len(junk)}), KEY)
     for bad in ({"modality": "DOE^JOHN"}, {"modality": 7}, {"spacing_mm": "0.5"}, {"spacing_mm": [1, 1, 1, 1]}, {"spacing_mm": []}, {"spacing_mm": float("nan")},
                 {"window_center": 19701231}, {"patient_id": 1}, {"spacing_mm": [[1]]}, {1: 2}, {"view": ["AP"]}):
         with pytest.raises(EnvelopeError, match="facts"): check_facts(bad)
@@ -102,9 +131,9 @@ def test_facts():
 
 def test_header_overhead():
     pixels = picture((64, 64), "uint16")
-    envelope = seal_image(pixels, KEY, image_id="0" * 32, bits=16, facts={"modality": "CT"})
+    envelope = seal_image(pixels, KEY, image_id="0" * 32, bits=16, facts={"modality": "CT", "spacing_mm": [.564453125, .564453125], "window_center": -500, "window_width": 1500})
     assert parse(envelope).overhead_bytes <= 256
-    assert parse(seal_image(pixels, KEY, image_id="0" * 64)).overhead_bytes <= 256
+    assert parse(seal_image(pixels.view("int16"), KEY, image_id="0" * 32, facts={"spacing_mm": [.564453125] * 3, "window_center": -500.123456})).overhead_bytes <= 256
 
 
 def test_padding_hides_the_codec_size():
@@ -170,8 +199,8 @@ def test_mask_is_keyed_uniform_and_nested():
     assert not np.array_equal(block_mask((64, 64), 0.5, 8, 1), block_mask((64, 64), 0.5, 8, b"2"))
     envelopes = [seal_blocks(np.zeros((64, 64), "uint8"), KEY, ratio=0.5, image_id="ab") for _ in range(20)]
     assert len({public_layer(e)[1].tobytes() for e in envelopes}) == 20
-    other = [public_layer(seal_blocks(np.zeros((64, 64), "uint8"), k, ratio=0.5, image_id="ab", random=seeded_bytes(1, "x")))[1] for k in (KEY, Key(bytes(32)))]
-    assert not np.array_equal(*other)
+    own = data_key(envelopes[0], KEY)   # the object's own key chooses
+    assert np.array_equal(public_layer(envelopes[0])[1], block_mask((64, 64), .5, 8, p.derive(own, b"", "medcrypt blocks 2")))
 
 
 @pytest.mark.parametrize("dtype", ("uint8", "int16"))
@@ -183,12 +212,27 @@ def test_what_is_hidden_leaves_no_trace_in_clear(dtype, options):
         options = {"visible": region}
     def clear(x):
         parts = parse(seal_blocks(x, KEY, image_id="ab", random=seeded_bytes(3, "trace"), pad_to=30000, **options))
-        return parts.associated_data, len(parts.ciphertext)
+        return parts.header, parts.public, len(parts.ciphertext)
     mask = public_layer(seal_blocks(pixels, KEY, image_id="ab", random=seeded_bytes(3, "trace"), **options))[1]
     first = clear(pixels)
     assert not mask.all()
     for value in (low, 0, high, picture(pixels.shape, dtype, 9)): assert clear(np.where(mask, pixels, value).astype(dtype)) == first
     if mask.any(): assert clear(np.where(mask, pixels ^ 1, pixels)) != first
+    options = {**options, "mask": "secret"}; first = clear(pixels)
+    for value in (low, high): assert clear(np.where(mask, pixels, value).astype(dtype)) == first
+    assert not {"ratio", "block", "region"} & set(first[0]) and first[1] == jpeg2000.encode(fill_holes(p.to_unsigned(pixels, first[0]), mask), bits=8 * pixels.dtype.itemsize)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(("uint8", "int16")), st.integers(1, 20), st.floats(0, 1), st.booleans(), st.integers(0, 10**6))
+def test_a_secret_mask_is_exact_and_stays_secret(rows, columns, dtype, block, ratio, region, seed):
+    pixels = picture((rows, columns), dtype, seed)
+    how = {"visible": rng(seed, "mask").random((rows, columns)) < ratio} if region else {"ratio": ratio}
+    try: envelope = seal_blocks(pixels, KEY, block=block, mask="secret", image_id="ab", **how)
+    except EnvelopeError as error: assert "too large" in str(error); return
+    seen, mask = public_layer(envelope)
+    assert mask is None and seen.shape == pixels.shape and parse(envelope).header["kind"] == "secret-blocks"
+    same(unseal_blocks(envelope, KEY)[0], pixels)
 
 
 def test_fill_lies_between_the_visible_values():
@@ -202,7 +246,7 @@ def test_fill_lies_between_the_visible_values():
 def test_seal_blocks_refuses():
     pixels = picture((16, 16), "uint8")
     for options in ({}, {"ratio": 0.5, "visible": pixels > 3}, {"ratio": -0.1}, {"ratio": float("nan")}, {"ratio": 0.5, "block": 0}, {"ratio": 0.5, "block": 10**6},
-                    {"visible": pixels}, {"visible": pixels[:4] > 3}, {"visible": pixels > 3, "block": 0}):
+                    {"visible": pixels}, {"visible": pixels[:4] > 3}, {"visible": pixels > 3, "block": 0}, {"ratio": .5, "mask": "hidden"}):
         with pytest.raises(EnvelopeError): seal_blocks(pixels, KEY, image_id="ab", **options)
     for other in (picture((16, 16), "uint32"), picture((2, 16, 16), "uint8"), picture((16, 16, 3), "uint8")):
         with pytest.raises(EnvelopeError, match="blocks need"): seal_blocks(other, KEY, ratio=0.5, image_id="ab")
@@ -218,26 +262,26 @@ def test_hostile_base_is_readable(): assert public_layer(seal(b"", KEY, HEADER, 
 @pytest.mark.parametrize("change", (
     {"kind": "image"}, {"shape": [20]}, {"shape": [20, 31]}, {"shape": [30, 20]}, {"shape": [0, 30]}, {"shape": [-20, -30]}, {"shape": "ab"}, {"shape": [20, 30, 1]}, {"shape": [20, 30.0]},
     {"shape": [2**31, 2**31]}, {"shape": [60000, 60000]}, {"block": 0}, {"block": -8}, {"block": 4}, {"block": 10**9}, {"block": True}, {"block": None}, {"bits": 11}, {"bits": 17}, {"bits": 0},
-    {"bits": "12"}, {"bits": 2**70}, {"dtype": "float64"}, {"dtype": "object"}, {"dtype": ["u1"]}, {"dtype": "uint16"}, {"offset": 0}, {"offset": -2047}, {"offset": "x"}, {"region": True}))
+    {"bits": "12"}, {"bits": 2**70}, {"dtype": "float64"}, {"dtype": "object"}, {"dtype": ["u1"]}, {"dtype": "uint16"}, {"offset": 0}, {"offset": -2047}, {"offset": "x"}, {"kind": "secret-blocks"}))
 def test_headers_that_lie(change):
     with pytest.raises(EnvelopeError): public_layer(seal(b"", KEY, {**HEADER, **change}, public=PUBLIC))
     with pytest.raises(EnvelopeError): unseal_blocks(seal(b"", KEY, {**HEADER, **change}, public=PUBLIC), KEY)
 
 
 def test_public_sections_that_lie():
-    m, = struct.unpack(">I", PUBLIC[:4]); mask, codestream = PUBLIC[4:4 + m], PUBLIC[4 + m:]
-    def read(mask, codestream, size=None, **header):
-        return public_layer(seal(b"", KEY, {**HEADER, **header}, public=struct.pack(">I", len(mask) if size is None else size) + mask + codestream))
+    _, _, m = p._MASK.unpack_from(PUBLIC); mask, codestream = PUBLIC[9:9 + m], PUBLIC[9 + m:]
+    def read(mask, codestream, size=None, region=0, block=8): return public_layer(seal(b"", KEY, HEADER, public=p._MASK.pack(region, block, len(mask) if size is None else size) + mask + codestream))
     read(mask, codestream)
     tiled = bytearray(codestream); tiled[24:28] = struct.pack(">I", 1)                # a tile per pixel column
     wide = bytearray(codestream); wide[8:12] = wide[24:28] = struct.pack(">I", 60000)   # a decompression bomb
     for arguments in ((mask, codestream[:-1]), (mask, codestream[:60]), (mask, b""), (mask, bytes(tiled)), (mask, bytes(wide)), (mask[:-1], codestream), (mask + b"\0", codestream),
-                      (mask, codestream, 2**32 - 1), (mask, codestream, 0), (mask, jpeg2000.encode(np.zeros((20, 30), "uint16"))), (mask, jpeg2000.encode(np.zeros((30, 20), "uint16"), bits=12))):
+                      (mask, codestream, 2**32 - 1), (mask, codestream, 0), (mask, jpeg2000.encode(np.zeros((20, 30), "uint16"))), (mask, jpeg2000.encode(np.zeros((30, 20), "uint16"), bits=12)),
+                      (mask, codestream, None, 2), (mask, codestream, None, 255), *((mask, codestream, None, 0, block) for block in (0, 1, 4, 9, 30, 10**6, 2**32 - 1))):
         with pytest.raises(EnvelopeError): read(*arguments)
-    pixels = zlib.compress(bytes(75)); read(pixels, codestream, region=True)
+    pixels = zlib.compress(bytes(75)); read(pixels, codestream, region=1)
     for bomb in (zlib.compress(bytes(10**8)), pixels[:-1], pixels + b"x", zlib.compress(bytes(74)), b"", b"junk"):
-        with pytest.raises(EnvelopeError): read(bomb, codestream, region=True)
-    for public in (b"", b"\0\0\0"):
+        with pytest.raises(EnvelopeError): read(bomb, codestream, region=1)
+    for public in (b"", b"\0\0\0", PUBLIC[:8]):
         with pytest.raises(EnvelopeError): public_layer(seal(b"", KEY, HEADER, public=public))
 
 
@@ -246,7 +290,7 @@ def test_public_sections_that_lie():
 def test_mutated_public_sections(edits):
     public = bytearray(PUBLIC)
     for at, value in edits: public[at] = value
-    try: pixels, mask = public_layer(seal_with(b"", KEY, salt=bytes(32), iv=bytes(16), header=HEADER, public=bytes(public)))
+    try: pixels, mask = public_layer(seal(b"", KEY, HEADER, public=bytes(public)))
     except EnvelopeError: return
     assert pixels.shape == mask.shape == (20, 30) and pixels.dtype == np.int16
 
@@ -254,6 +298,10 @@ def test_mutated_public_sections(edits):
 def test_genuine_envelopes_with_wrong_hidden_tiles():
     for plaintext in (b"", b"junk", jpeg2000.encode(np.zeros((8, 8), "uint8"))):
         with pytest.raises(EnvelopeError, match="genuine"): unseal_blocks(seal(plaintext, KEY, HEADER, public=PUBLIC), KEY)
+    secret = seal_blocks(picture((20, 30), "int16") // 64, KEY, ratio=0.5, block=8, image_id="ab", bits=12, mask="secret")
+    plaintext, header = unseal(secret, KEY)
+    for other in (b"", plaintext[:8], plaintext[:20], plaintext[:-1], b"\2" + plaintext[1:], plaintext[:3] + b"\7\7" + plaintext[5:]):
+        with pytest.raises(EnvelopeError): unseal_blocks(seal(other, KEY, header, public=parse(secret).public), KEY)
 
 
 def test_real_pictures_are_exact():

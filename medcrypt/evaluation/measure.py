@@ -131,9 +131,9 @@ def used_rows(
     if not rows or not mask[:, :rows].all(): raise MeasureError("ciphertext: no row of the picture is full of bytes")
     return cipher[:, :rows]
 
-# %% ../../nbs/api/61_measure.ipynb #bb77f111
+# %% ../../nbs/api/61_measure.ipynb #005104d7
 PATHS = {"plain path": ("read plain file", "decode", "predict"),
-         "decrypting path": ("ask to decrypt", "fetch encrypted", "get the key", "decrypt", "decode", "predict"),
+         "decrypting path": ("ask to decrypt", "fetch encrypted", "get the keys", "decrypt", "decode", "predict"),
          "keyless path": ("ask to view", "fetch partly readable", "view", "predict")}
 
 def latency(
@@ -161,8 +161,9 @@ def latency(
     granted, looking = once("ask to decrypt", ask_decrypt), once("ask to view", ask_view)
     def fetch(v, decision): return list(archive.contract.fetch(archive.store(v), decision, names[v]))
     sealed, partly = once("fetch encrypted", lambda: fetch("jpeg2000", granted)), once("fetch partly readable", lambda: fetch(view, looking))
-    key = once("get the key", lambda: archive.contract.data_key(granted, master))
-    opened = once("decrypt", lambda: [unseal(e, key)[0] for e in sealed])
+    def data_keys(): return list(archive.contract.data_keys(granted, archive.vault, master, names["jpeg2000"]))
+    keys = once("get the keys", data_keys)
+    opened = once("decrypt", lambda: [unseal(e, key)[0] for e, key in zip(sealed, keys)])
     once("decode", lambda: [jpeg2000.decode(c) for c in opened])
     pixels, mask = once("view", lambda: views.views(view, partly))
     once("predict", lambda: predict(model, pixels, mask))
@@ -171,7 +172,7 @@ def latency(
         for path, codestream in zip(plain, opened): path.write_bytes(codestream)
         once("read plain file", lambda: [p.read_bytes() for p in plain])
         measured = timing.measure({"read plain file": lambda: [p.read_bytes() for p in plain], "ask to decrypt": ask_decrypt, "fetch encrypted": lambda: fetch("jpeg2000", granted),
-            "get the key": lambda: archive.contract.data_key(granted, master), "decrypt": lambda: [unseal(e, key) for e in sealed], "decode": lambda: [jpeg2000.decode(c) for c in opened],
+            "get the keys": data_keys, "decrypt": lambda: [unseal(e, key) for e, key in zip(sealed, keys)], "decode": lambda: [jpeg2000.decode(c) for c in opened],
             "ask to view": ask_view, "fetch partly readable": lambda: fetch(view, looking), "view": lambda: views.views(view, partly), "predict": lambda: predict(model, pixels, mask)}, repeats=repeats)
     measured["first_ms"] = measured.stage.map(first)
     ratios = timing.ratios(measured, "plain path", paths=PATHS, seed=seed, resamples=resamples)

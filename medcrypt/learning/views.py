@@ -89,14 +89,14 @@ def length(envelope: bytes, parts: Parts, _=None):
     "One number, the ciphertext's size in bytes, as a 1 x 1 picture (not scaled to [0, 1])."
     return np.full((1, 1), len(parts.ciphertext), "float32"), np.ones((1, 1), bool)
 
-# %% ../../nbs/api/41_views.ipynb #dc8377d4
+# %% ../../nbs/api/41_views.ipynb #afbf7ecd
 def view(
     name: str,       # one of VIEWS, e.g. "blocks-0.5"
     envelope: bytes, # an encrypted object; no key is asked for, none could be given
 ) -> tuple[np.ndarray, np.ndarray]:
     "(pixels (rows, columns) float32, mask (rows, columns) bool, True = visible). Raises ViewError, and EnvelopeError for bytes that are no envelope."
     entry, parameter = find(name); parts = parse(envelope)
-    codec = "blocks" if parts.header.get("kind") == "blocks" else parts.header.get("codec")
+    codec = parts.header.get("codec") if parts.header.get("kind") == "image" else parts.header.get("kind")
     if codec != entry.codec: raise ViewError(f"view {name!r} reads {entry.codec} objects; this one is {codec}")
     return entry.look(envelope, parts, parameter)
 

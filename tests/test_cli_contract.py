@@ -1,0 +1,65 @@
+"`medcrypt contract`: a policy checked and explained, a ledger verified and exported, signing keys; exit codes and one line on stderr."
+import json
+from pathlib import Path
+
+import pytest
+
+from medcrypt.cli.main import main
+from medcrypt.crypto.keys import load_key
+from medcrypt.vault.contract import Contract
+from medcrypt.vault.requests import public_key_of, sign_request
+from medcrypt.vault.rules import load_policy
+
+
+@pytest.fixture
+def policy(tmp_path, capsys):
+    assert main(["contract", "keygen", str(tmp_path / "c7.key")]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    path = tmp_path / "policy.toml"
+    path.write_text(f'[[rule]]\nrole = "clinician"\naction = "decrypt"\npurpose = "care"\ndataset = "ward-3"\nuses = 2\n\n[[subject]]\nname = "clinician-7"\nroles = ["clinician"]\n{line}\n')
+    return path
+
+
+ASKED = ["--role", "clinician", "--action", "decrypt", "--purpose", "care", "--dataset", "ward-3"]
+
+
+def test_keygen(policy, tmp_path, capsys):
+    key = load_key(tmp_path / "c7.key")
+    assert public_key_of(key).hex() in policy.read_text() and key.hex() not in policy.read_text()
+    assert main(["contract", "keygen", str(tmp_path / "c7.key")]) == 1 and "never overwritten" in capsys.readouterr().err and load_key(tmp_path / "c7.key") == key
+
+
+def test_check_and_explain(policy, capsys):
+    assert main(["contract", "check", str(policy)]) == 0 and "clinician may decrypt ward-3 for care" in capsys.readouterr().out
+    assert main(["contract", "explain", str(policy), *ASKED]) == 0 and capsys.readouterr().out.startswith("granted")
+    assert main(["contract", "explain", str(policy), *ASKED[:5], "research", *ASKED[6:]]) == 3
+    assert "NO  purpose: the rule says care, the request research" in capsys.readouterr().out
+    assert main(["contract", "explain", str(policy), *ASKED, "--subject", "visitor"]) == 3
+    policy.write_text(policy.read_text().replace("uses = 2", "uses = 0"))
+    assert main(["contract", "check", str(policy)]) == 1
+    error = capsys.readouterr().err
+    assert "policy.toml, line 6 (rule 1): uses" in error and len(error.splitlines()) == 1
+    for time in ("noon", "1e99"): assert main(["contract", "explain", str(policy), *ASKED, "--time", time]) == 1
+    with pytest.raises(SystemExit): main(["contract", "explain", str(policy)])
+
+
+def test_the_life_of_a_ledger(policy, tmp_path, capsys):
+    ledger = tmp_path / "ledger.sqlite"; contract = Contract(ledger, load_policy(policy))
+    ask = lambda: contract.request(sign_request(load_key(tmp_path / "c7.key"), subject="clinician-7", role="clinician", action="decrypt", purpose="care", dataset="ward-3", contract=contract.public_key))
+    assert [ask().granted for _ in range(3)] == [True, True, False]
+    assert main(["contract", "explain", str(policy), *ASKED, "--ledger", str(ledger)]) == 3 and "all 2 of 2 are used" in capsys.readouterr().out
+    assert main(["contract", "public-key", str(ledger)]) == 0
+    (tmp_path / "ledger.pub").write_text(capsys.readouterr().out)
+    assert main(["contract", "verify", str(ledger), "--public-key", str(tmp_path / "ledger.pub")]) == 0
+    anchor = capsys.readouterr().out.splitlines()[1].removeprefix("anchor: ")
+    assert main(["contract", "export", str(ledger), "-o", str(tmp_path / "l.jsonl")]) == 0
+    lines = (tmp_path / "l.jsonl").read_text().splitlines(); assert len(lines) == 4 and all(map(json.loads, lines))
+    for file in (ledger, tmp_path / "l.jsonl"): assert main(["contract", "verify", str(file), "--public-key", str(tmp_path / "ledger.pub"), "--anchor", anchor]) == 0
+    assert main(["contract", "export", str(ledger), "-o", str(tmp_path / "l.jsonl")]) == 1 and "--force" in capsys.readouterr().err
+    for dropped in range(1, 4):
+        (tmp_path / "short.jsonl").write_text("\n".join(lines[:dropped] + lines[dropped + 1:]) + "\n")
+        assert main(["contract", "verify", str(tmp_path / "short.jsonl"), "--public-key", str(tmp_path / "ledger.pub")]) == 1
+    for arguments in (["verify", str(ledger), "--public-key", "00"], ["verify", str(tmp_path / "none"), "--public-key", str(tmp_path / "ledger.pub")], ["public-key", str(tmp_path / "none")], ["export", str(tmp_path / "none"), "-o", str(tmp_path / "y")]):
+        capsys.readouterr(); assert main(["contract", *arguments]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "none").exists() and not (tmp_path / "y").exists()
