@@ -180,3 +180,13 @@ def test_incomplete_checkout_is_named(setup, capsys):
 def test_pip_is_kept_inside_the_environment(setup, monkeypatch):
     for name in ("PIP_TARGET", "PIP_USER", "PYTHONPATH", "PYTHONHOME"): monkeypatch.setenv(name, "elsewhere")
     assert not {"PIP_TARGET", "PIP_USER", "PYTHONPATH", "PYTHONHOME"} & setup.environment().keys()
+
+
+def test_a_key_outside_its_file_is_found(tmp_path, root):
+    import base64, importlib.util
+    spec = importlib.util.spec_from_file_location("check_chain", root / "scripts" / "check_chain.py"); check = importlib.util.module_from_spec(spec); spec.loader.exec_module(check)
+    key = os.urandom(32); (tmp_path / "deep").mkdir()
+    forms = {"raw": key, "hex": key.hex().encode(), "upper": key.hex().upper().encode(), "base64": base64.b64encode(key), "urlsafe": base64.urlsafe_b64encode(key), "repr": repr(key).encode(), "list": str(list(key)).encode(), "json": f'"{key.hex()}"'.encode()}
+    for name, form in forms.items(): (tmp_path / "deep" / name).write_bytes(b"before " + form + b" after")
+    (tmp_path / "fine").write_bytes(os.urandom(5000) + key[:31]); (tmp_path / "master.key").write_text(key.hex())
+    assert {path.name for path, _ in check.leaks(tmp_path, {"master": key}, (".key",))} == set(forms)
