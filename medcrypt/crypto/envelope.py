@@ -6,13 +6,13 @@
 __all__ = ['MAGIC', 'VERSION', 'SUITE', 'PADDED', 'CHUNK_BITS', 'PURPOSE', 'message_keys', 'associated_data', 'seal_chunks',
            'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'data_key']
 
-# %% ../../nbs/api/23_envelope.ipynb #fd9e20cd
+# %% ../../nbs/api/23_envelope.ipynb #e19e280d
 import hashlib, io, json, os, struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .aead import BLOCK, FAILED, IV_BYTES, TAG_BYTES, EnvelopeError, a256cbc_hs512, check_tag, open_a256cbc_hs512
+from .aead import BLOCK, FAILED, IV_BYTES, TAG_BYTES, EnvelopeError, a256cbc_hs512_record, check_tag, open_a256cbc_hs512
 from .keys import KEY_BYTES, DataKey, Key, derive
 from .slots import make_slots, open_slots, slots_size
 
@@ -48,7 +48,7 @@ def associated_data(
     "What a chunk's tag covers beside IV and ciphertext, see the table above."
     return digest + struct.pack(">QB", index, last) + (b"" if index else slots)
 
-# %% ../../nbs/api/23_envelope.ipynb #6d79c8b9
+# %% ../../nbs/api/23_envelope.ipynb #079f6b67
 def _chunks(pieces: Iterable[bytes], size: int) -> Iterator[tuple]:
     # (chunk, whether it is the last one): all of `size` bytes but the last, which is empty only when there is nothing at all
     held = bytearray()
@@ -89,7 +89,7 @@ def seal_chunks(
     yield before + slots
     for index, (chunk, last) in enumerate(_chunks(_padded(pieces, pad_to) if pad_to else pieces, 1 << chunk_bits)):
         iv = random(IV_BYTES)
-        yield b"".join((iv, *a256cbc_hs512(key64, iv, chunk, associated_data(digest, index, last, slots))))
+        yield a256cbc_hs512_record(key64, iv, chunk, associated_data(digest, index, last, slots))
 
 # %% ../../nbs/api/23_envelope.ipynb #12832546
 def seal(
