@@ -49,7 +49,8 @@ WAYS = {"all": [], "htj2k": ["--codec", "htj2k"], "blocks": ["--hide", ".5"], "l
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_comes_back(way, scan, key, pair, tmp_path, capsys):
     ok("encrypt", scan, "--key", key, "--to", f"{pair}.pub", "-o", tmp_path / "a.mce", *WAYS[way])
-    assert "verified" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verified" in said and ("% of the pixels" in said) == (way in ("blocks", "large", "secret", "box", "region", "secret-region"))
     ending = "copy" if way == "whole" else "npy"
     for n, opener in enumerate((key, pair)):
         ok("decrypt", tmp_path / "a.mce", "--key", opener, "-o", tmp_path / f"{n}.{ending}")
@@ -92,7 +93,8 @@ def test_recipients_alone(scan, key, pair, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MEDCRYPT_KEY_FILE", str(key))   # is not asked when only recipients are named
     ok("encrypt", scan, "--to", f"{pair}.pub", "-o", tmp_path / "a.mce")
     assert "cannot be opened" in refused(capsys, "decrypt", tmp_path / "a.mce", "-o", tmp_path / "x.npy") and not (tmp_path / "x.npy").exists()
-    ok("decrypt", tmp_path / "a.mce", "--key", pair, "-o", tmp_path / "x.npy")
+    ok("decrypt", tmp_path / "a.mce", "--key", pair, "-o", tmp_path / "x.npy"); assert "anybody with a public key" in capsys.readouterr().out
+    ok("encrypt", scan, "--key", key, "-o", tmp_path / "own.mce"); ok("decrypt", tmp_path / "own.mce", "-o", tmp_path / "own.npy"); assert "authentic" in capsys.readouterr().out
     assert "a private key" in refused(capsys, "encrypt", scan, "--to", pair, "-o", tmp_path / "b.mce")
     assert "cannot be read" in refused(capsys, "encrypt", scan, "--to", tmp_path / "none.pub", "-o", tmp_path / "b.mce")
     assert "private key, where a master key" in refused(capsys, "encrypt", scan, "--key", pair, "-o", tmp_path / "b.mce")

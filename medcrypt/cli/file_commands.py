@@ -14,7 +14,7 @@ from .arguments import box, count, path
 from .arguments import key as key_argument
 from ..core import ConfigError, MedcryptError, threads
 
-# %% ../../nbs/api/75_file_commands.ipynb #f3d62cb4
+# %% ../../nbs/api/75_file_commands.ipynb #9db5d4c5
 def _holders(given: argparse.Namespace) -> list:
     # all who may open what is encrypted: the master key, unless only recipients are named, and the recipients
     from medcrypt.crypto.keys import load_key
@@ -55,7 +55,7 @@ def encrypt(given: argparse.Namespace) -> int:
             if len(work) == 1: raise made
             bad += 1; print(f"medcrypt: {made}", file=sys.stderr); continue
         if given.whole: what = f"{made.source_bytes} bytes -> {made.envelope_bytes} encrypted"
-        else: what = f"{made.source_bytes} bytes DICOM -> {made.public_bytes + made.secret_bytes} compressed" + (f" ({made.public_bytes} readable, {made.secret_bytes} hidden)" if hide.partly else "") + f" -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}"
+        else: what = f"{made.source_bytes} bytes DICOM -> {made.public_bytes + made.secret_bytes} compressed" + (f" ({made.public_bytes} readable, {made.secret_bytes} hidden{'' if made.hidden is None else f': {made.hidden:.0%} of the pixels'})" if hide.partly else "") + f" -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}"
         print(f"{place}{made.path}: {what}, verified", flush=True)
     if other: print(f"{other} files that are not DICOM were left alone")
     if bad: print(f"medcrypt: {bad} of {len(todo)} files were not encrypted", file=sys.stderr)
@@ -65,9 +65,10 @@ def _file(key: str | None) -> Path | None: return Path(key) if key and not key.s
 
 def decrypt(given: argparse.Namespace) -> int:
     "Decrypt one envelope."
-    from medcrypt.cli.opening import decrypt_file
+    from medcrypt.cli.opening import decrypt_file, says_who
     path, pixels = decrypt_file(given.file, _opener(given), given.output, force=given.force, key_file=_file(given.key))
-    print(f"{path}: {path.stat().st_size} bytes, authentic" if pixels is None else f"{path}: {'x'.join(map(str, pixels.shape))} {pixels.dtype}, authentic")
+    what = f"{path.stat().st_size} bytes" if pixels is None else f"{'x'.join(map(str, pixels.shape))} {pixels.dtype}"
+    print(f"{path}: {what}, {'authentic' if says_who(given.file) else 'as it was sealed (for recipients: anybody with a public key can have sealed it)'}")
     return 0
 
 def rekey(given: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ def facts(image: Image) -> dict:
         except EnvelopeError: continue
     return found
 
-# %% ../../nbs/api/74_files.ipynb #c69e2859
+# %% ../../nbs/api/74_files.ipynb #109c6142
 @dataclass(frozen=True)
 class Hide:
     "What of a picture is encrypted; without arguments all of it. The rest stays readable by anybody."
@@ -76,16 +76,17 @@ class Hide:
     @property
     def partly(self) -> bool: return self.ratio is not None or bool(self.boxes) or self.region or self.resolutions is not None
 
-def _partly(pixels: np.ndarray, keys: list, hide: Hide, options: dict) -> bytes:
-    if hide.resolutions is not None: return resolution.seal_resolution(pixels, keys, resolutions=hide.resolutions, shown=hide.shown, **options)
+def _partly(pixels: np.ndarray, keys: list, hide: Hide, options: dict) -> tuple[bytes, float | None]: # the envelope; the fraction of pixels that is hidden, where pixels are
+    if hide.resolutions is not None: return resolution.seal_resolution(pixels, keys, resolutions=hide.resolutions, shown=hide.shown, **options), None
     mask = "secret" if hide.secret_mask else "public"
     if options.pop("codec") != "jpeg2000": raise FileError("--codec htj2k: pictures with hidden blocks are coded as jpeg2000")
-    if hide.ratio is not None: return partial.seal_blocks(pixels, keys, ratio=hide.ratio, block=hide.block, mask=mask, **options)
+    if hide.ratio is not None: return partial.seal_blocks(pixels, keys, ratio=hide.ratio, block=hide.block, mask=mask, **options), hide.ratio
     if pixels.ndim != 2: raise FileError(f"a region is hidden in one grey frame, this picture has the shape {pixels.shape}")
     visible = regions.from_boxes(pixels.shape, hide.boxes) if hide.boxes else regions.automatic(pixels)
-    return partial.seal_blocks(pixels, keys, visible=regions.snap(visible, hide.block), block=hide.block, mask=mask, **options)
+    visible = regions.snap(visible, hide.block)
+    return partial.seal_blocks(pixels, keys, visible=visible, block=hide.block, mask=mask, **options), 1 - float(visible.mean())
 
-# %% ../../nbs/api/74_files.ipynb #6cdcb12b
+# %% ../../nbs/api/74_files.ipynb #dff36f5c
 def envelope_name(source: Path, whole: bool = False) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it; all do when the whole file is encrypted."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') and not whole else source.name}.mce"
@@ -99,6 +100,7 @@ class Encrypted:
     secret_bytes: int     # encrypted
     envelope_bytes: int   # the encrypted file
     shape: tuple          # of the stored pixels; () for a whole file
+    hidden: float | None = None # fraction of the pixels that is hidden, where some pixels stay readable
 
 def _write(output: Path, pieces: Iterator[bytes], check, force: bool) -> tuple[int, int, int]:
     # (bytes of the public section, of the ciphertext, of all); the file gets its name when `check` has seen it
@@ -138,9 +140,10 @@ def encrypt_file(
         if not verify: return
         with open(path, "rb") as file: back = images.open_frames(Reader(file), own) if not hide.partly else iter([open_pixels(file.read(), own)[0]]); same = all(_equal(a, next(back)) for a in images.frames_of(pixels)) and next(back, None) is None
         if not same: raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
-    if hide.partly: pieces = _pieces(_partly(pixels, keys, hide, options))
+    hidden = None
+    if hide.partly: envelope, hidden = _partly(pixels, keys, hide, options); pieces = _pieces(envelope)
     else: pieces = images.seal_frames(images.frames_of(pixels), keys, shape=pixels.shape, dtype=pixels.dtype.newbyteorder("="), **options)
-    return Encrypted(output, source.stat().st_size, *_write(output, pieces, check, force), pixels.shape)
+    return Encrypted(output, source.stat().st_size, *_write(output, pieces, check, force), pixels.shape, hidden)
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool: return a.dtype == b.dtype and np.array_equal(a, b)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'tile_grid', 'tiles_to_pixels', 'block_mask', 'fill_holes', 'seal_blocks', 'public_layer', 'unseal_blocks']
 
-# %% ../../nbs/api/24_partial.ipynb #df8fc08b
+# %% ../../nbs/api/24_partial.ipynb #4d0e61b7
 import hashlib, math, os, struct, zlib
 from typing import Callable
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .aead import EnvelopeError
 from .envelope import parse, seal, unseal
-from .images import check_pixels, from_unsigned, image_header, read_facts, to_unsigned
+from .images import check_pixels, from_unsigned, image_header, read_facts, read_header, to_unsigned
 from .keys import KEY_BYTES, DataKey, derive
 from ..imaging import jpeg2000
 
@@ -143,16 +143,12 @@ def seal_blocks(
     secret = packed + (where if mask == "secret" else b"") + (jpeg2000.encode(_strip(samples, hidden, block), bits=header["bits"]) if hidden.any() else b"")
     return seal(secret, key, header, public=public, data_key=data_key, random=random, **options)
 
-# %% ../../nbs/api/24_partial.ipynb #42f8fbe9
+# %% ../../nbs/api/24_partial.ipynb #4e07eb4a
 def _read_header(header: dict) -> tuple[tuple, int]:
     # (shape, bits) of a header that nobody vouches for
-    shape, bits, dtype = (header.get(name) for name in ("shape", "bits", "dtype"))
-    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in (*shape, bits))
-    if header.get("kind") not in KINDS.values() or not whole or dtype not in ("uint8", "int8", "uint16", "int16"): raise EnvelopeError("envelope: not a picture with hidden blocks")
-    if not (1 <= min(shape) and math.prod(shape) <= jpeg2000.MAX_SAMPLES and 1 <= bits <= 8 * np.dtype(dtype).itemsize):
-        raise EnvelopeError("envelope: its header claims an impossible picture")
-    if header.get("offset", 0) != (-(1 << bits - 1) if dtype[0] == "i" else 0): raise EnvelopeError("envelope: its header claims an impossible offset")
-    return tuple(shape), bits
+    shape, dtype, bits = read_header(header, *KINDS.values())
+    if len(shape) != 2 or dtype.itemsize > 2 or math.prod(shape) > jpeg2000.MAX_SAMPLES: raise EnvelopeError("envelope: its header claims an impossible picture")
+    return shape, bits
 
 def _read_public(header: dict, public: bytes) -> tuple[np.ndarray, np.ndarray | None, int | None]:
     # (samples, mask, block); mask and block are None where they are secret
@@ -174,20 +170,20 @@ def public_layer(
     samples, mask, _ = _read_public(parts.header, parts.public)
     return from_unsigned(samples, parts.header), mask
 
-# %% ../../nbs/api/24_partial.ipynb #83217128
+# %% ../../nbs/api/24_partial.ipynb #de08b9a4
 def unseal_blocks(
     envelope: bytes,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
 ) -> tuple[np.ndarray, dict]:
     "The exact picture, and the header with the facts in it. Raises EnvelopeError."
     strip, header = unseal(envelope, key)
-    if type(size := header.get("facts")) is int: header["facts"], strip = read_facts(strip[:size]), strip[size:]
     samples, mask, block = _read_public(header, parse(envelope).public)
+    if size := header.get("facts"): header["facts"], strip = read_facts(strip[:size]), strip[size:]
     try:
         if mask is None: mask, block, strip = _read_mask(strip, samples.shape)
         hidden = _hidden_tiles(mask, block)
         if not hidden.any(): return from_unsigned(samples, header), header
         tiles = jpeg2000.decode(strip)
-    except (struct.error, zlib.error, jpeg2000.CodecError) as error: raise EnvelopeError(f"envelope: genuine, but its hidden tiles cannot be decoded ({error})") from None
-    if tiles.shape != (block, block * hidden.sum()): raise EnvelopeError("envelope: genuine, but its hidden tiles have another size than its mask")
+    except (struct.error, zlib.error, jpeg2000.CodecError) as error: raise EnvelopeError(f"envelope: whole, but its hidden tiles cannot be decoded ({error})") from None
+    if tiles.shape != (block, block * hidden.sum()): raise EnvelopeError("envelope: whole, but its hidden tiles have another size than its mask")
     return from_unsigned(_unstrip(tiles, samples, hidden, block), header), header

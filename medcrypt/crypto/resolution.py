@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['SPLITS', 'seal_resolution', 'public_codestream', 'public_picture', 'unseal_resolution']
 
-# %% ../../nbs/api/24_resolution.ipynb #e91918da
+# %% ../../nbs/api/24_resolution.ipynb #c81fbf0a
 import struct
 
 import numpy as np
 
 from .aead import EnvelopeError
 from .envelope import parse, seal, unseal
-from .images import check_pixels, from_unsigned, image_header, read_facts, to_unsigned
+from .images import check_pixels, from_unsigned, image_header, read_facts, read_header, to_unsigned
 from .layers import LayerError, join, split_high, split_low
+from .slots import RECIPIENT, kinds
 from ..imaging import jpeg2000
 
 # %% ../../nbs/api/24_resolution.ipynb #6d46a720
@@ -43,13 +44,18 @@ def seal_resolution(
     header.update(codec=codec, resolutions=int(resolutions), shown=shown)
     return seal(packed + secret, key, header, public=public, **options)
 
-# %% ../../nbs/api/24_resolution.ipynb #180bdb95
+# %% ../../nbs/api/24_resolution.ipynb #26f38d4b
+def _read_header(header: dict) -> tuple[tuple, np.dtype, int]:
+    shape, dtype, bits = read_header(header, "resolution")
+    if len(shape) != 2 or dtype.itemsize > 2 or max(shape) >= 1 << 31: raise EnvelopeError("envelope: its header claims an impossible picture")
+    return shape, dtype, bits
+
 def public_codestream(
     envelope: bytes,
 ) -> tuple[bytes, dict]:
     "The readable codestream and the header; nobody vouches for either. Raises EnvelopeError."
     parts = parse(envelope)
-    if parts.header.get("kind") != "resolution": raise EnvelopeError("envelope: not a picture by resolutions")
+    _read_header(parts.header)
     return parts.public, parts.header
 
 def public_picture(
@@ -57,23 +63,22 @@ def public_picture(
 ) -> np.ndarray:
     "What the codestream shows without a key, in the picture's own size (rows, columns): a blur, or edges on grey. Raises EnvelopeError."
     codestream, header = public_codestream(envelope)
-    shape, bits, dtype = (header.get(name) for name in ("shape", "bits", "dtype"))
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < 1 << 31 for n in shape) and type(bits) is int and dtype in ("uint8", "int8", "uint16", "int16") and 1 <= bits <= 8 * np.dtype(dtype).itemsize):
-        raise EnvelopeError("envelope: its header claims an impossible picture")
-    if header.get("offset", 0) != (-(1 << bits - 1) if dtype[0] == "i" else 0): raise EnvelopeError("envelope: its header claims an impossible offset")
+    shape, _, bits = _read_header(header)
     # SIZ (T.800 A.5.1): image = tile = shape, offsets 0, one unsigned component
     if codestream[8:45] != struct.pack(">8IHBBB", *shape[::-1], 0, 0, *shape[::-1], 0, 0, 1, bits - 1, 1, 1): raise EnvelopeError("envelope: its codestream is not the picture that the header describes")
     try: return from_unsigned(jpeg2000.decode(codestream), header)
     except jpeg2000.CodecError as error: raise EnvelopeError(f"envelope: its codestream is damaged ({error})") from None
 
-# %% ../../nbs/api/24_resolution.ipynb #1c1a3923
+# %% ../../nbs/api/24_resolution.ipynb #6896600b
 def unseal_resolution(
     envelope: bytes,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
 ) -> tuple[np.ndarray, dict]:
     "The exact picture, and the header with the facts in it. Raises EnvelopeError."
     secret, header = unseal(envelope, key)
-    public, _ = public_codestream(envelope)
-    if type(size := header.get("facts")) is int: header["facts"], secret = read_facts(secret[:size]), secret[size:]
-    try: return from_unsigned(jpeg2000.decode(join(public, secret), trusted=True), header), header
-    except (LayerError, jpeg2000.CodecError, KeyError) as error: raise EnvelopeError(f"envelope: genuine, but its resolutions do not make a picture ({error})") from None
+    parts, (shape, _, _) = parse(envelope), _read_header(header)
+    if size := header.get("facts"): header["facts"], secret = read_facts(secret[:size]), secret[size:]
+    try: samples = jpeg2000.decode(join(parts.public, secret), trusted=RECIPIENT not in kinds(parts.slots))  # see crypto.images
+    except (LayerError, jpeg2000.CodecError) as error: raise EnvelopeError(f"envelope: whole, but its resolutions do not make a picture ({error})") from None
+    if samples.shape != shape: raise EnvelopeError("envelope: whole, but its picture has another size than its header says")
+    return from_unsigned(samples, header), header

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FINEST_STEP', 'encode', 'decode']
 
-# %% ../../nbs/api/13_htj2k.ipynb #b1a022b8
+# %% ../../nbs/api/13_htj2k.ipynb #d5b2eaf0
 import math
 
 import numpy as np
 
 from .codestream import COD, number, segments, siz, tile_parts
+from .openjpeg import CodecError
 
 # %% ../../nbs/api/13_htj2k.ipynb #589ec492
 FINEST_STEP = 1.1e-5  # relative to the range; imagecodecs takes 1e-5 and smaller as no step at all
@@ -53,22 +54,25 @@ def encode(
     def coded(step): return _finish(htj2k_encode(samples, step, reversible=False, **options), bits, signed)
     return _search(coded, pixels.size * bits / 8 / rate, max(FINEST_STEP, 2.0 ** -(bits + 1)))
 
-# %% ../../nbs/api/13_htj2k.ipynb #81b656e1
+# %% ../../nbs/api/13_htj2k.ipynb #38d6914e
 _WIDE = 24  # bits: more than the widest sample and its overshoot, no more than a float's mantissa
 
 def decode(
     codestream: bytes, # written by `encode`, and known to be genuine
     reduce: int = 0,   # highest resolutions to leave out
 ) -> np.ndarray:
-    "Pixels (rows, columns), as `jpeg2000.decode` gives them. Unsafe on anything that somebody else may have written."
-    from imagecodecs import htj2k_decode
+    "Pixels (rows, columns), as `jpeg2000.decode` gives them. Unsafe on anything that somebody else may have written. Raises CodecError."
+    from imagecodecs import Htj2kError, htj2k_decode
+    def decoded(data, **options):
+        try: return htj2k_decode(data, **options)
+        except Htj2kError as error: raise CodecError(f"High-Throughput JPEG 2000 codestream cannot be decoded ({error})") from None
     facts = siz(codestream)
     coding = next(at for marker, at, _ in segments(codestream) if marker == COD)
     lossless = number(codestream, coding + 13, 1) == 1
-    if lossless and not reduce and len(tile_parts(codestream)) > facts.levels: return htj2k_decode(codestream)   # nothing left out: nothing to clip
+    if lossless and not reduce and len(tile_parts(codestream)) > facts.levels: return decoded(codestream)   # nothing left out: nothing to clip
     wide = bytearray(codestream)
     wide[42] = _WIDE - 1 | 128
-    samples = htj2k_decode(wide, skipres=reduce)
+    samples = decoded(wide, skipres=reduce)
     if not lossless:   # the samples came out stretched, with fraction bits
         scale = _WIDE - facts.bits
         samples += 1 << scale - 1
