@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FORMATS', 'decrypt_file', 'says_who', 'rekey_file', 'inspect_file']
 
-# %% ../../nbs/api/74_opening.ipynb #7c8d6522
+# %% ../../nbs/api/74_opening.ipynb #e2a619e4
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Picture
 
-from .files import FileError, open_pixels, read_file, target
+from .files import MIB, FileError, open_pixels, read_file, target, watched
 from ..core import atomic_path
 from ..crypto import partial
 from ..crypto.envelope import EnvelopeError, Reader, open_chunks
@@ -19,7 +19,7 @@ from ..crypto.rewrap import rewrap_stream
 from ..crypto.slots import RECIPIENT, kinds
 from ..imaging.secondary import write_dicom
 
-# %% ../../nbs/api/74_opening.ipynb #173d6695
+# %% ../../nbs/api/74_opening.ipynb #60b3c2a5
 FORMATS = (".npy", ".dcm", ".png")
 
 def _header(source: Path) -> dict:
@@ -56,7 +56,7 @@ def decrypt_file(
             if not whole: _save(temporary, ending, pixels, header)
             else:
                 with open(source, "rb") as file, open(temporary, "wb") as sink:
-                    for piece in open_chunks(Reader(file), key): sink.write(piece)
+                    for piece in watched(open_chunks(Reader(file), key), source.stat().st_size, f"{source.name}: decrypting", MIB): sink.write(piece)
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
     except FileExistsError: raise FileError(f"{output}: exists; choose another --output or pass --force") from None
     return output, pixels
