@@ -63,3 +63,31 @@ def test_the_life_of_a_ledger(policy, tmp_path, capsys):
         capsys.readouterr(); assert main(["contract", *arguments]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "none").exists() and not (tmp_path / "y").exists()
+
+
+def test_the_readme_s_example_runs(policy, tmp_path, root, monkeypatch):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    code = text.partition("<!-- example: begin -->\n```python\n")[2].partition("```\n<!-- example: end -->")[0]
+    monkeypatch.chdir(tmp_path); (tmp_path / "c7.key").rename(tmp_path / "clinician-7.key"); assert main(["keygen", "master.key"]) == 0
+    names = {}; exec(code, names)
+    assert names["opened"] == [b"pixels"] and names["decision"].granted and names["contract"].verify()
+
+
+def test_vault_put_and_get(tmp_path, capsys):
+    assert main(["keygen", str(tmp_path / "k.key")]) == 0
+    for name in ("a", "b"): (tmp_path / name).write_text(name * 99); assert main(["encrypt", str(tmp_path / name), "--whole", "--key", str(tmp_path / "k.key")]) == 0
+    vault, index, files = str(tmp_path / "vault"), tmp_path / "index.csv", [str(tmp_path / f"{name}.mce") for name in ("a", "b")]
+    capsys.readouterr()
+    for _ in range(2): assert main(["vault", "put", vault, *files, "--index", str(index)]) == 0   # twice is once
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names[:2] == names[2:] and index.read_text() == f"name,file\n{names[0]},a.mce\n{names[1]},b.mce\n"
+    assert main(["vault", "verify", vault, "--index", str(index)]) == 0
+    assert main(["vault", "get", vault, names[0], "-o", str(tmp_path / "back.mce")]) == 0 and (tmp_path / "back.mce").read_bytes() == (tmp_path / "a.mce").read_bytes()
+    capsys.readouterr()
+    for arguments, word in ((["get", vault, names[0], "-o", str(tmp_path / "back.mce")], "is there already"), (["get", vault, "0" * 64, "-o", str(tmp_path / "x")], "no object"), (["get", vault, "../a", "-o", str(tmp_path / "x")], "not an object's name"),
+                            (["put", vault, str(tmp_path / "a")], "not a medcrypt envelope"), (["put", vault, str(tmp_path / "none")], "no such file"), (["put", vault, files[0], "--index", str(tmp_path / "a")], "not an object's name")):
+        assert main(["vault", *arguments]) == 1
+        error = capsys.readouterr().err; assert word in error and len(error.splitlines()) == 1
+    assert main(["vault", "put", vault, str(tmp_path / "a"), files[1]]) == 1 and "1 of 2 files were not stored" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text(names[0] + "\n"); assert main(["vault", "put", vault, *files, "--index", str(tmp_path / "names.txt")]) == 0 and (tmp_path / "names.txt").read_text() == f"{names[0]}\n{names[1]}\n"
+    assert not (tmp_path / "x").exists()

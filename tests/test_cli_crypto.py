@@ -83,6 +83,15 @@ def test_options_that_do_not_fit(options, word, scan, key, tmp_path, capsys):
     assert word in refused(capsys, "encrypt", scan, "--key", key, "-o", tmp_path / "a.mce", *options) and not (tmp_path / "a.mce").exists()
 
 
+@pytest.mark.parametrize("options", (["--hide", ".5"], ["--hide-region"], ["--hide-box", "0,0,4,4"], ["--show-resolutions", "2"], ["--show-resolutions", "99"]))
+def test_a_picture_that_cannot_be_hidden_in_part_is_named(options, scan, key, tmp_path, capsys):
+    frames = write_dicom(tmp_path / "two frames.dcm", np.zeros((2, 40, 40), np.uint16), {"modality": "CT"}); (tmp_path / "out").mkdir()
+    assert "two frames.dcm: " in refused(capsys, "encrypt", frames, "--key", key, "-o", tmp_path / "x.mce", *options)
+    if "99" not in options:
+        assert main(["encrypt", str(frames), str(scan), "--key", str(key), "-o", str(tmp_path / "out"), *options]) == 1
+        text = capsys.readouterr(); assert "two frames.dcm: " in text.err and "1 of 2 files" in text.err and (tmp_path / "out" / "scan.mce").exists()
+
+
 @pytest.mark.parametrize("box", ("1,2,3", "a,b,c,d", "1,2,3,-4", "", "1.5,2,3,4"))
 def test_boxes_that_are_none(box, scan, key):
     with pytest.raises(SystemExit) as done: main(["encrypt", str(scan), "--key", str(key), "--hide-box", box])

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['vault', 'contract', 'add']
 
-# %% ../../nbs/api/79_custody.ipynb #1490da3e
+# %% ../../nbs/api/79_custody.ipynb #6c2a4c94
 import argparse, sys
 from collections.abc import Callable
 from pathlib import Path
 
+from .arguments import path
 from ..core import progress
 
-# %% ../../nbs/api/79_custody.ipynb #0f05b6a1
+# %% ../../nbs/api/79_custody.ipynb #8d8a129d
 def _ask(question: str) -> bool:
     print(question)
     if not sys.stdin.isatty(): print("nobody to ask: run it in a terminal, or give --yes"); return False
@@ -20,8 +21,17 @@ def _ask(question: str) -> bool:
     except EOFError: return False
 
 def vault(given: argparse.Namespace) -> int:
-    "List a vault, check every object, or remove what nothing refers to."
+    "Put envelopes into a vault and get them out, list it, check every object, or remove what nothing refers to."
     from medcrypt.cli import vault_tools as tools
+    if given.do == "get": print(f"{tools.get_file(given.vault, given.name, given.output, force=given.force)}: whole"); return 0
+    if given.do == "put":
+        bad = 0
+        for file, result in tools.put_files(given.vault, given.files, given.index):
+            if isinstance(result, str): print(f"{result}  {file}", flush=True); continue
+            if len(given.files) == 1: raise result
+            bad += 1; print(f"medcrypt: {result}", file=sys.stderr)
+        if bad: print(f"medcrypt: {bad} of {len(given.files)} files were not stored", file=sys.stderr)
+        return 1 if bad else 0
     if given.do == "list": print(tools.list_vault(given.vault)); return 0
     bar = progress(None, f"{given.vault}: objects")
     try:
@@ -32,9 +42,18 @@ def vault(given: argparse.Namespace) -> int:
     return 0 if fine else 1
 
 def _vault_options(p: argparse.ArgumentParser) -> None:
-    does = p.add_subparsers(dest="do", metavar="list|verify|gc", required=True)
+    does = p.add_subparsers(dest="do", metavar="put|get|list|verify|gc", required=True)
     where = {"metavar": "FOLDER|URL", "help": "folder, or s3://bucket/prefix (address and credentials from the AWS variables)"}
     index = {"type": Path, "action": "append", "default": [], "metavar": "FILE"}
+    q = does.add_parser("put", help="store envelopes", description="Store envelopes under the SHA-256 of their bytes, which are printed; nothing is ever replaced, and nothing else than an envelope is taken.")
+    q.add_argument("vault", **where)
+    q.add_argument("files", nargs="+", type=path, metavar="FILE.mce")
+    q.add_argument("--index", type=Path, metavar="FILE", help="list each object there too: a CSV with the columns name and file, made where missing (file names may say more than they should)")
+    q = does.add_parser("get", help="copy an object to a file", description="Copy an object to a file, which appears only when its bytes give its name. The vault's owner asks nobody; others get objects and keys through the contract.")
+    q.add_argument("vault", **where)
+    q.add_argument("name", help="64 hexadecimal digits")
+    q.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    q.add_argument("--force", action="store_true", help="replace an existing output")
     q = does.add_parser("list", help="names, sizes and ages of the objects", description="Names, sizes and ages of the objects.")
     q.add_argument("vault", **where)
     q = does.add_parser("verify", help="read every object and compare it with its name", description="Read every object and compare it with its name; say what is missing, misplaced, foreign or left over. Exit code 1 when something is wrong.")
@@ -92,10 +111,10 @@ def _contract_options(p: argparse.ArgumentParser) -> None:
     q = does.add_parser("public-key", help="show a ledger's public key", description="Show the public key of a ledger: subjects sign for it, auditors verify with it. Its key file must lie beside it.")
     q.add_argument("ledger", type=Path)
 
-# %% ../../nbs/api/79_custody.ipynb #313b311b
+# %% ../../nbs/api/79_custody.ipynb #2d8e1c87
 def add(
     command: Callable, # (function, help) -> its parser
 ):
     "Enter these commands and their options."
-    _vault_options(command(vault, "list a vault, check it, and clear it of what nothing refers to"))
+    _vault_options(command(vault, "store envelopes, list and check a vault, and clear it of what nothing refers to"))
     _contract_options(command(contract, "check a policy, explain its answers, verify and export a ledger"))

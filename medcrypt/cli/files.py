@@ -6,7 +6,7 @@
 __all__ = ['MIB', 'OPENERS', 'FileError', 'target', 'read_file', 'watched', 'facts', 'Hide', 'envelope_name', 'Encrypted',
            'encrypt_file', 'Task', 'tasks', 'encrypt_files', 'open_pixels']
 
-# %% ../../nbs/api/74_files.ipynb #69169ab1
+# %% ../../nbs/api/74_files.ipynb #0332e9bf
 import hashlib, os, secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,7 @@ from ..crypto import images, partial, regions, resolution
 from ..crypto.envelope import IV_BYTES, TAG_BYTES, EnvelopeError, Reader, in_memory, open_chunks, seal_chunks
 from ..crypto.keys import DataKey, new_key
 from ..imaging.dicom import Image, read_dicom
+from ..imaging.openjpeg import CodecError
 
 # %% ../../nbs/api/74_files.ipynb #da813f4b
 class FileError(MedcryptError):
@@ -78,7 +79,7 @@ def facts(image: Image) -> dict:
         except EnvelopeError: continue
     return found
 
-# %% ../../nbs/api/74_files.ipynb #109c6142
+# %% ../../nbs/api/74_files.ipynb #55e832a3
 @dataclass(frozen=True)
 class Hide:
     "What of a picture is encrypted; without arguments all of it. The rest stays readable by anybody."
@@ -96,14 +97,14 @@ class Hide:
 def _partly(pixels: np.ndarray, keys: list, hide: Hide, options: dict) -> tuple[bytes, float | None]: # the envelope; the fraction of pixels that is hidden, where pixels are
     if hide.resolutions is not None: return resolution.seal_resolution(pixels, keys, resolutions=hide.resolutions, shown=hide.shown, **options), None
     mask = "secret" if hide.secret_mask else "public"
-    if options.pop("codec") != "jpeg2000": raise FileError("--codec htj2k: pictures with hidden blocks are coded as jpeg2000")
+    if options.pop("codec") != "jpeg2000": raise EnvelopeError("pictures with hidden blocks are coded as jpeg2000, not htj2k")
     if hide.ratio is not None: return partial.seal_blocks(pixels, keys, ratio=hide.ratio, block=hide.block, mask=mask, **options), hide.ratio
-    if pixels.ndim != 2: raise FileError(f"a region is hidden in one grey frame, this picture has the shape {pixels.shape}")
+    if pixels.ndim != 2: raise EnvelopeError(f"a region is hidden in one grey frame, this picture has the shape {pixels.shape}")
     visible = regions.from_boxes(pixels.shape, hide.boxes) if hide.boxes else regions.automatic(pixels)
     visible = regions.snap(visible, hide.block)
     return partial.seal_blocks(pixels, keys, visible=visible, block=hide.block, mask=mask, **options), 1 - float(visible.mean())
 
-# %% ../../nbs/api/74_files.ipynb #3e9740bc
+# %% ../../nbs/api/74_files.ipynb #ee821b78
 def envelope_name(source: Path, whole: bool = False) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it; all do when the whole file is encrypted."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') and not whole else source.name}.mce"
@@ -158,9 +159,12 @@ def encrypt_file(
         with open(path, "rb") as file: back = images.open_frames(Reader(file), own) if not hide.partly else iter([open_pixels(file.read(), own)[0]]); same = all(_equal(a, next(back)) for a in images.frames_of(pixels)) and next(back, None) is None
         if not same: raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
     hidden = None
-    if hide.partly: envelope, hidden = _partly(pixels, keys, hide, options); pieces = _pieces(envelope)
-    else: pieces = images.seal_frames(watched(images.frames_of(pixels), len(images.frames_of(pixels)), f"{source.name}: encrypting frames"), keys, shape=pixels.shape, dtype=pixels.dtype.newbyteorder("="), **options)
-    return Encrypted(output, source.stat().st_size, *_write(output, pieces, check, force), pixels.shape, hidden)
+    try:
+        if hide.partly: envelope, hidden = _partly(pixels, keys, hide, options); pieces = _pieces(envelope)
+        else: pieces = images.seal_frames(watched(images.frames_of(pixels), len(images.frames_of(pixels)), f"{source.name}: encrypting frames"), keys, shape=pixels.shape, dtype=pixels.dtype.newbyteorder("="), **options)
+        sizes = _write(output, pieces, check, force)
+    except (EnvelopeError, regions.RegionError, CodecError) as error: raise FileError(f"{source}: {error}") from None
+    return Encrypted(output, source.stat().st_size, *sizes, pixels.shape, hidden)
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool: return a.dtype == b.dtype and np.array_equal(a, b)
 
