@@ -1,6 +1,5 @@
 "`medcrypt contract`: a policy checked and explained, a ledger verified and exported, signing keys; exit codes and one line on stderr."
 import json
-from pathlib import Path
 
 import pytest
 

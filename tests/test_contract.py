@@ -1,18 +1,17 @@
 "Contract: deny by default, signed requests and every way to forge or repeat them, uses under load, decisions that end, keys of single objects, explanations that agree with decisions."
-import json, os, random, stat, sys, tempfile, threading, time
+import json, os, stat, tempfile, threading, time
 from dataclasses import replace
 from datetime import date
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from access import KEYS, MASTER, NOW, OPEN, POLICY, ROOT, RULES, SUBJECTS, VIEW, ask, run, signed, sql
+from access import KEYS, MASTER, NOW, OPEN, POLICY, RULES, SUBJECTS, VIEW, ask, run, signed, sql
 from medcrypt.crypto.envelope import EnvelopeError, parse, seal, unseal
 from medcrypt.crypto.keys import DataKey, Key, KeyFileError
 from medcrypt.vault import contract as module
 from medcrypt.vault.contract import Contract, ContractError, Decision, dataset_key
 from medcrypt.vault.ledger import genuine, verify_ledger
-from medcrypt.vault.ledger_file import Ledger
 from medcrypt.vault.requests import Request, public_key_of, read_request, request_message, sign_request, verify_request
 from medcrypt.vault.rules import ACTIONS, Policy, Rule, Subject
 from medcrypt.vault.store import Store, StoreError, object_name

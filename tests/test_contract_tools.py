@@ -1,9 +1,8 @@
 "What `medcrypt contract` says: policies checked, requests explained, ledgers and exports verified, exports written and nothing else overwritten."
-import json
 
 import pytest
 
-from access import KEYS, NOW, OPEN, POLICY, SUBJECTS, VIEW, ask, sql
+from access import SUBJECTS, VIEW, ask, sql
 from medcrypt.cli.contract_tools import check, explain_text, export_file, parse_time, public_key_text, verify_text
 from medcrypt.crypto.keys import KeyFileError
 from medcrypt.vault.contract import Contract

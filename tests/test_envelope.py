@@ -11,7 +11,7 @@ from medcrypt.core import seeded_bytes
 from medcrypt.crypto import aead, envelope as e
 from medcrypt.crypto.aead import FAILED, EnvelopeError, tag_of
 from medcrypt.crypto.envelope import Reader, data_key, open_chunks, parse, seal, seal_chunks, unseal
-from medcrypt.crypto.keys import DataKey, Key, derive
+from medcrypt.crypto.keys import DataKey, Key
 from medcrypt.crypto.rewrap import rewrap, rewrap_stream
 from medcrypt.crypto.slots import PrivateKey, make_slots, new_private_key
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from medcrypt.core import rng, seeded_bytes
+from medcrypt.core import rng
 from medcrypt.crypto.envelope import EnvelopeError, data_key, parse, seal, unseal
 from medcrypt.crypto.keys import Key
 from medcrypt.crypto.resolution import public_codestream, public_picture, seal_resolution, unseal_resolution

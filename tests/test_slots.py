@@ -1,6 +1,5 @@
 "Key slots and recipients: standards' vectors, other libraries' files, holders, hostile sections, key files."
 import os, stat
-from pathlib import Path
 
 import pytest
 from Crypto.Cipher import AES

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check', 'parse_time', 'explain_text', 'verify_text', 'export_file', 'public_key_text', 'new_signing_key']
 
-# %% ../../nbs/api/78_contract_tools.ipynb #b73ff467
+# %% ../../nbs/api/78_contract_tools.ipynb #5898087b
 import os, re
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import time as clock
 from ..core import atomic_path
 from ..crypto.keys import write_key
 from ..vault.contract import Contract
-from ..vault.ledger import ContractError, LedgerReport, export_lines, head_path, verify_export, verify_ledger
+from ..vault.ledger import ContractError, export_lines, head_path, verify_export, verify_ledger
 from ..vault.requests import public_key_of
 from ..vault.rules import Explanation, explain, epoch_s, load_policy, time_words
 

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['VERSION', 'LOW', 'HIGH', 'LayerError', 'Packet', 'packets', 'Edit', 'split_low', 'split_high', 'join']
 
-# %% ../../nbs/api/24_layers.ipynb #23ad04f4
+# %% ../../nbs/api/24_layers.ipynb #c4dd55bb
 import struct, zlib
 from itertools import groupby
 from typing import Iterator, NamedTuple
 
 from ..core import MedcryptError
-from ..imaging.codestream import COC, COD, PLT, SOD, SOT, CodecError, TilePart, number, segments, tile_parts
+from ..imaging.codestream import COC, COD, PLT, SOD, CodecError, TilePart, number, segments, tile_parts
 
 # %% ../../nbs/api/24_layers.ipynb #0cc060f1
 class LayerError(MedcryptError):

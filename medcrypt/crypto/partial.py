@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'tile_grid', 'tiles_to_pixels', 'block_mask', 'fill_holes', 'seal_blocks', 'public_layer', 'unseal_blocks']
 
-# %% ../../nbs/api/24_partial.ipynb #4d0e61b7
+# %% ../../nbs/api/24_partial.ipynb #e91b7705
 import hashlib, math, os, struct, zlib
 from typing import Callable
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .aead import EnvelopeError
 from .envelope import parse, seal, unseal
-from .images import check_pixels, from_unsigned, image_header, read_facts, read_header, to_unsigned
+from .images import check_pixels, from_unsigned, image_header, is_codestream_of, read_facts, read_header, to_unsigned
 from .keys import KEY_BYTES, DataKey, derive
 from ..imaging import jpeg2000
 
@@ -143,7 +143,7 @@ def seal_blocks(
     secret = packed + (where if mask == "secret" else b"") + (jpeg2000.encode(_strip(samples, hidden, block), bits=header["bits"]) if hidden.any() else b"")
     return seal(secret, key, header, public=public, data_key=data_key, random=random, **options)
 
-# %% ../../nbs/api/24_partial.ipynb #4e07eb4a
+# %% ../../nbs/api/24_partial.ipynb #e97054e1
 def _read_header(header: dict) -> tuple[tuple, int]:
     # (shape, bits) of a header that nobody vouches for
     shape, dtype, bits = read_header(header, *KINDS.values())
@@ -156,9 +156,7 @@ def _read_public(header: dict, public: bytes) -> tuple[np.ndarray, np.ndarray | 
     try:
         mask, block, codestream = (None, None, public) if header["kind"] == KINDS["secret"] else _read_mask(public, shape)
         if header.get("block") != block: raise EnvelopeError("envelope: its mask does not fit its header")
-        # SIZ (T.800 A.5.1): image = tile = shape, offsets 0, one unsigned component
-        if codestream[8:45] != struct.pack(">8IHBBB", *shape[::-1], 0, 0, *shape[::-1], 0, 0, 1, bits - 1, 1, 1):
-            raise EnvelopeError("envelope: its public layer is not the picture that the header describes")
+        if not is_codestream_of(codestream, shape, bits): raise EnvelopeError("envelope: its public layer is not the picture that the header describes")
         return jpeg2000.decode(codestream), mask, block
     except (struct.error, zlib.error, jpeg2000.CodecError) as error: raise EnvelopeError(f"envelope: its public layer is damaged ({error})") from None
 

@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['SPLITS', 'seal_resolution', 'public_codestream', 'public_picture', 'unseal_resolution']
 
-# %% ../../nbs/api/24_resolution.ipynb #c81fbf0a
-import struct
-
+# %% ../../nbs/api/24_resolution.ipynb #3516f24c
 import numpy as np
 
 from .aead import EnvelopeError
 from .envelope import parse, seal, unseal
-from .images import check_pixels, from_unsigned, image_header, read_facts, read_header, to_unsigned
+from .images import check_pixels, from_unsigned, image_header, is_codestream_of, read_facts, read_header, to_unsigned
 from .layers import LayerError, join, split_high, split_low
 from .slots import RECIPIENT, kinds
 from ..imaging import jpeg2000
@@ -44,7 +42,7 @@ def seal_resolution(
     header.update(codec=codec, resolutions=int(resolutions), shown=shown)
     return seal(packed + secret, key, header, public=public, **options)
 
-# %% ../../nbs/api/24_resolution.ipynb #26f38d4b
+# %% ../../nbs/api/24_resolution.ipynb #f1cdbae5
 def _read_header(header: dict) -> tuple[tuple, np.dtype, int]:
     shape, dtype, bits = read_header(header, "resolution")
     if len(shape) != 2 or dtype.itemsize > 2 or max(shape) >= 1 << 31: raise EnvelopeError("envelope: its header claims an impossible picture")
@@ -64,8 +62,7 @@ def public_picture(
     "What the codestream shows without a key, in the picture's own size (rows, columns): a blur, or edges on grey. Raises EnvelopeError."
     codestream, header = public_codestream(envelope)
     shape, _, bits = _read_header(header)
-    # SIZ (T.800 A.5.1): image = tile = shape, offsets 0, one unsigned component
-    if codestream[8:45] != struct.pack(">8IHBBB", *shape[::-1], 0, 0, *shape[::-1], 0, 0, 1, bits - 1, 1, 1): raise EnvelopeError("envelope: its codestream is not the picture that the header describes")
+    if not is_codestream_of(codestream, shape, bits): raise EnvelopeError("envelope: its codestream is not the picture that the header describes")
     try: return from_unsigned(jpeg2000.decode(codestream), header)
     except jpeg2000.CodecError as error: raise EnvelopeError(f"envelope: its codestream is damaged ({error})") from None
 
