@@ -198,7 +198,7 @@ def plot_histograms(
         axes.legend([uniform], ["99 % of uniform bytes"], loc="upper right")
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #9b4ea56d
+# %% ../../nbs/api/58_charts.ipynb #138eb624
 @style()
 def plot_latency(
     frame: pd.DataFrame, # of `measure`: stage, n, median_ms, p95_ms, first_ms; optional group (one panel each)
@@ -219,7 +219,7 @@ def plot_latency(
         axes.set(xscale="log", xlabel="time per batch (ms; numbers: median)", yticks=place, yticklabels=part["stage"], ylim=(len(part) - .5, -.5), xlim=(low / 1.6, high * 1.6))
         axes.xaxis.set_major_locator(LogLocator(numticks=7)); axes.xaxis.set_minor_formatter(NullFormatter()); axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(axis="x"); axes.tick_params(axis="y", length=0)
-        _title(axes, group.replace(", batch", ",\nbatch"), part)  # beside the numbers there is no room for one line
+        _title(axes, group, part, 32)  # beside the numbers there is no room for one line
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
