@@ -347,6 +347,14 @@ def test_a_wrapped_key_that_was_copied_into_another_object_is_not_given(contract
         with pytest.raises(EnvelopeError, match="cannot be opened"): list(contract.data_keys(ask(contract, OPEN, objects=[name]), store, MASTER, time=NOW))
 
 
+def test_a_right_on_one_data_set_gives_no_key_of_another(contract, store):
+    "Both lie in one store, against the advice; the ciphertext can be had, the key cannot."
+    foreign = store.put(seal(b"of the ward", dataset_key(MASTER, "ward-3")))
+    decision = ask(contract, OPEN, objects=[foreign])
+    assert decision.granted and decision.dataset == "phantom" and len(list(contract.fetch(store, decision, time=NOW))) == 1
+    with pytest.raises(EnvelopeError, match="cannot be opened"): list(contract.data_keys(decision, store, MASTER, time=NOW))
+
+
 def test_forged_decisions(contract, store, tmp_path):
     names = filled(store, count=3)
     seen, denied, opened = ask(contract, objects=names[:2]), ask(contract, {"action": "decrypt"}, objects=names), ask(contract, OPEN, objects=names[:2])

@@ -41,7 +41,7 @@ def dataset_key(
     "Key of one data set, which wraps the keys of its objects; it never leaves the contract's process."
     return derive(master_key, hashlib.sha256(dataset.encode()).digest(), "medcrypt data set 1")
 
-# %% ../../nbs/api/32_contract.ipynb #09db6168
+# %% ../../nbs/api/32_contract.ipynb #ea5a10e7
 def _now(time: float | None) -> float: return clock.time() if time is None else epoch_s(time)
 
 class Contract:
@@ -151,7 +151,7 @@ class Contract:
         if fields["expires"] is not None and _now(time) >= fields["expires"]: raise ContractError(f"decision: it has expired, at {time_words(fields['expires'])}")
 
     def fetch(self, store: Store, decision: Decision, names: Iterable[str] | None = None, *, time: float | None = None) -> Iterator[bytes]:
-        "Objects of a granted `view` or `decrypt`, in the order of `names` (None = all, sorted). Raises ContractError at once, and when the decision ends meanwhile; StoreError while reading."
+        "Objects of a granted `view` or `decrypt` from the data set's own store, in the order of `names` (None = all, sorted). Raises ContractError at once, and when the decision ends meanwhile; StoreError while reading."
         fields, names = self._confirm(decision, ("view", "decrypt"), names, time)
         def objects():
             for name in names: self._still_valid(fields, time); yield store.get(name)
