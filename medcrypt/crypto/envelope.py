@@ -48,17 +48,21 @@ def associated_data(
     "What a chunk's tag covers beside IV and ciphertext, see the table above."
     return digest + struct.pack(">QB", index, last) + (b"" if index else slots)
 
-# %% ../../nbs/api/23_envelope.ipynb #079f6b67
+# %% ../../nbs/api/23_envelope.ipynb #d8e61eb9
 def _chunks(pieces: Iterable[bytes], size: int) -> Iterator[tuple]:
     # (chunk, whether it is the last one): all of `size` bytes but the last, which is empty only when there is nothing at all
-    held = bytearray()
+    held, rest = bytearray(), memoryview(b"")  # what is left of earlier pieces; or, not copied as long as it is alone, of the last one
     for piece in pieces:
-        view = memoryview(piece).cast("B")
-        if not held:   # whole chunks of a large piece are not copied; one byte is always left for the last chunk
+        view = memoryview(piece if isinstance(piece, bytes) else bytes(piece))
+        if not view: continue
+        held += rest; rest = view[:0]
+        if held:
+            held += view
+            while len(held) > size: yield bytes(held[:size]), False; del held[:size]
+        else:
             while len(view) > size: yield view[:size], False; view = view[size:]
-        held += view
-        while len(held) > size: yield bytes(held[:size]), False; del held[:size]
-    yield bytes(held), True
+            rest = view
+    yield (bytes(held) if held else rest), True
 
 def _padded(pieces: Iterable[bytes], pad_to: int, zeros: bytes = bytes(1 << 16)) -> Iterator[bytes]:
     left = pad_to
