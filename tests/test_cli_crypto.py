@@ -196,3 +196,40 @@ def test_overhead_on_real_files(shared, key, tmp_path):
     ok("encrypt", shared / "data" / "dicom", "--key", key, "--codec", "htj2k", "-o", tmp_path / "out")
     found = [parse(p.read_bytes()) for p in (tmp_path / "out").rglob("*.mce")]
     assert len(found) == 78 and max(parts.overhead_bytes - 48 * (len(parts.ivs) - 1) for parts in found) <= 256
+
+
+@pytest.mark.parametrize("how", ("option", "environment"))
+def test_a_key_in_use_is_never_replaced(how, scan, key, pair, tmp_path, capsys, monkeypatch):
+    ok("encrypt", scan, "--key", key, "--to", f"{pair}.pub", "-o", tmp_path / "a.mce"); ok("keygen", tmp_path / "new.key")
+    given = ["--key", key] if how == "option" else []
+    if how == "environment": monkeypatch.setenv("MEDCRYPT_KEY_FILE", str(key))
+    before = {p: p.read_bytes() for p in (key, pair, Path(f"{pair}.pub"), tmp_path / "new.key")}
+    for arguments in (["encrypt", scan, *given, "-o", key, "--force"], ["encrypt", scan, *given, "--to", f"{pair}.pub", "-o", f"{pair}.pub", "--force"], ["rekey", tmp_path / "a.mce", *given, "--new-key", tmp_path / "new.key", "-o", key, "--force"],
+                      ["rekey", tmp_path / "a.mce", *given, "--new-key", tmp_path / "new.key", "-o", tmp_path / "new.key", "--force"]):
+        assert "the key itself" in refused(capsys, *arguments)
+    ok("encrypt", scan, "--whole", *given, "-o", tmp_path / "w.mce"); assert "the key itself" in refused(capsys, "decrypt", tmp_path / "w.mce", *given, "-o", key, "--force")
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_sigterm_leaves_no_plaintext(key, tmp_path):
+    import signal, subprocess, sys, time
+    with open(tmp_path / "big", "wb") as file: file.truncate(1 << 30)
+    ok("encrypt", tmp_path / "big", "--whole", "--key", key)
+    run = subprocess.Popen([sys.executable, "-m", "medcrypt.cli.main", "decrypt", str(tmp_path / "big.mce"), "--key", str(key), "-o", str(tmp_path / "back")], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not any(p.name.startswith(".back-") and p.stat().st_size for p in tmp_path.iterdir()): assert run.poll() is None and time.monotonic() < end; time.sleep(.01)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143 and not [p for p in tmp_path.iterdir() if "back" in p.name]
+
+
+def test_rekey_goes_on_after_a_file_that_cannot_be_read(scan, key, tmp_path, capsys, monkeypatch):
+    from medcrypt.cli import opening
+    for name in "ab": ok("encrypt", scan, "--key", key, "-o", tmp_path / f"{name}.mce")
+    ok("keygen", tmp_path / "new.key"); real = opening.rewrap_stream
+    def full(source, *rest):
+        if source.name.endswith("a.mce"): raise OSError(28, "No space left on device")
+        return real(source, *rest)
+    monkeypatch.setattr(opening, "rewrap_stream", full); capsys.readouterr()
+    assert main(["rekey", str(tmp_path / "a.mce"), str(tmp_path / "b.mce"), "--key", str(key), "--new-key", str(tmp_path / "new.key"), "--in-place"]) == 1
+    assert "a.mce: cannot be written (No space left on device)" in (text := capsys.readouterr()).err and "1 of 2 envelopes" in text.err and "b.mce: 1 holder" in text.out
+    ok("decrypt", tmp_path / "a.mce", "--key", key, "-o", tmp_path / "a.npy")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['encrypt', 'decrypt', 'rekey', 'inspect', 'keygen', 'add']
 
-# %% ../../nbs/api/75_file_commands.ipynb #7f2f010d
-import argparse, json, sys
+# %% ../../nbs/api/75_file_commands.ipynb #90e260df
+import argparse, json, os, sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .arguments import box, count, path
 from .arguments import key as key_argument
 from ..core import ConfigError, MedcryptError, threads
 
-# %% ../../nbs/api/75_file_commands.ipynb #9db5d4c5
+# %% ../../nbs/api/75_file_commands.ipynb #5e27e903
 def _holders(given: argparse.Namespace) -> list:
     # all who may open what is encrypted: the master key, unless only recipients are named, and the recipients
     from medcrypt.crypto.keys import load_key
@@ -48,7 +48,7 @@ def encrypt(given: argparse.Namespace) -> int:
     holders, bad, other, work = _holders(given), 0, 0, tasks(given.files, given.output, given.whole)
     todo = [task for task in work if not (given.skip_existing and task.output.exists())]
     if len(todo) < len(work): print(f"{len(work) - len(todo)} of {len(work)} files have an envelope already")
-    for number, (task, made) in enumerate(encrypt_files(todo, holders, workers=given.cores, hide=hide, codec=given.codec, whole=given.whole, force=given.force, key_file=_file(given.key)), 1):
+    for number, (task, made) in enumerate(encrypt_files(todo, holders, workers=given.cores, hide=hide, codec=given.codec, whole=given.whole, force=given.force, keep=_keys(given.key, *given.to)), 1):
         place = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
         if isinstance(made, MedcryptError):
             if task.below and isinstance(made, NotDicomError): other += 1; continue   # a table or a letter among the scans
@@ -61,12 +61,14 @@ def encrypt(given: argparse.Namespace) -> int:
     if bad: print(f"medcrypt: {bad} of {len(todo)} files were not encrypted", file=sys.stderr)
     return 1 if bad else 0
 
-def _file(key: str | None) -> Path | None: return Path(key) if key and not key.startswith("keyring:") else None
+def _keys(key: str | None, *others) -> tuple:
+    # the files of the keys in use, which no output may replace; without --key the environment names one
+    return tuple(Path(name) for name in (key or os.environ.get("MEDCRYPT_KEY_FILE"), *others) if name and not str(name).startswith("keyring:"))
 
 def decrypt(given: argparse.Namespace) -> int:
     "Decrypt one envelope."
     from medcrypt.cli.opening import decrypt_file, says_who
-    path, pixels = decrypt_file(given.file, _opener(given), given.output, force=given.force, key_file=_file(given.key))
+    path, pixels = decrypt_file(given.file, _opener(given), given.output, force=given.force, keep=_keys(given.key))
     what = f"{path.stat().st_size} bytes" if pixels is None else f"{'x'.join(map(str, pixels.shape))} {pixels.dtype}"
     print(f"{path}: {what}, {'authentic' if says_who(given.file) else 'as it was sealed (for recipients: anybody with a public key can have sealed it)'}")
     return 0
@@ -80,7 +82,7 @@ def rekey(given: argparse.Namespace) -> int:
     if given.output and len(given.files) > 1 and not given.output.is_dir(): raise ConfigError(f"--output {given.output}: must be an existing folder when several files are given")
     keys, old, bad = [*(load_key(path) for path in given.new_key), *(load_public(path) for path in given.to)], _opener(given), 0
     if not keys: raise ConfigError("rekey: name the new holders with --new-key and --to")
-    keep = tuple(filter(None, [_file(given.key), *map(_file, given.new_key), *given.to]))
+    keep = _keys(given.key, *given.new_key, *given.to)
     for file in given.files:
         output = file if given.in_place else given.output / file.name if given.output.is_dir() else given.output
         try: print(f"{rekey_file(file, old, keys, output, force=given.force, keep=keep)}: {len(keys)} holder{'s' if len(keys) > 1 else ''}, every chunk authentic", flush=True)

@@ -104,7 +104,7 @@ def _partly(pixels: np.ndarray, keys: list, hide: Hide, options: dict) -> tuple[
     visible = regions.snap(visible, hide.block)
     return partial.seal_blocks(pixels, keys, visible=visible, block=hide.block, mask=mask, **options), 1 - float(visible.mean())
 
-# %% ../../nbs/api/74_files.ipynb #ee821b78
+# %% ../../nbs/api/74_files.ipynb #a3026caf
 def envelope_name(source: Path, whole: bool = False) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it; all do when the whole file is encrypted."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') and not whole else source.name}.mce"
@@ -143,12 +143,12 @@ def encrypt_file(
     whole: bool = False,   # encrypt the file's bytes, identity and all, instead of its pixels
     verify: bool = True,   # open the envelope again and compare
     force: bool = False,
-    key_file: Path | None = None, # never replaced
+    keep: tuple = (),      # files that are never replaced: those of the keys
 ) -> Encrypted:
     "Encrypt one file, losslessly. Raises DicomError, EnvelopeError, FileError, RegionError."
     source, keys, own = Path(source), list(key) if isinstance(key, (list, tuple)) else [key], DataKey(new_key())
     if source.exists() and not source.is_file(): raise FileError(f"{source}: is not an ordinary file")
-    output = target(Path(output) if output else source.with_name(envelope_name(source, whole)), force, (source, *filter(None, [key_file])))
+    output = target(Path(output) if output else source.with_name(envelope_name(source, whole)), force, (source, *keep))
     if whole: return _encrypt_bytes(source, keys, output, own, verify, force)
     image = read_dicom(source); pixels = image.rgb if image.colour in ("palette", "ybr") else image.stored
     if pixels.dtype.name not in images.DTYPES: pixels = pixels.astype(np.min_scalar_type(int(pixels.max())) if pixels.min() >= 0 else np.int32)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['default_out', 'reproduce', 'data', 'bench', 'doctor', 'parser', 'main']
 
-# %% ../../nbs/api/75_main.ipynb #23e8cb7b
-import argparse, os, sys, time
+# %% ../../nbs/api/75_main.ipynb #fbdae664
+import argparse, contextlib, os, signal, sys, threading, time
 from pathlib import Path
 
 import medcrypt
@@ -134,13 +134,21 @@ def parser() -> argparse.ArgumentParser:
     command(doctor, "say what is installed, which OpenJPEG is used, cores and GPU")
     return top
 
-# %% ../../nbs/api/75_main.ipynb #45d89ce6
+# %% ../../nbs/api/75_main.ipynb #8e3b13c0
+@contextlib.contextmanager
+def _terminable(command: str):
+    if command not in ("encrypt", "decrypt", "rekey", "vault") or threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
+# %% ../../nbs/api/75_main.ipynb #368e83b2
 def main(arguments: list | None = None) -> int:
     "Run one command; returns the exit code."
     given = argparse.Namespace(command="medcrypt")
     try:
         parser().parse_args(arguments, given)
-        return given.run(given)
+        with _terminable(given.command): return given.run(given)
     except MedcryptError as error: print(f"medcrypt: {' '.join(str(error).split())}", file=sys.stderr); return 1
     except BrokenPipeError: return 1
     except OSError as error: print(f"medcrypt: {error.filename or given.command}: {error.strerror or error}", file=sys.stderr); return 1

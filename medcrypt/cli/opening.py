@@ -19,7 +19,7 @@ from ..crypto.rewrap import rewrap_stream
 from ..crypto.slots import RECIPIENT, kinds
 from ..imaging.secondary import write_dicom
 
-# %% ../../nbs/api/74_opening.ipynb #60b3c2a5
+# %% ../../nbs/api/74_opening.ipynb #8f76ace5
 FORMATS = (".npy", ".dcm", ".png")
 
 def _header(source: Path) -> dict:
@@ -28,6 +28,7 @@ def _header(source: Path) -> dict:
     try:
         with open(source, "rb") as file: return Reader(file).header
     except FileNotFoundError: raise FileError(f"{source}: no such file") from None
+    except OSError as error: raise FileError(f"{source}: cannot be read ({error.strerror})") from None
 
 def _save(path: Path, ending: str, pixels: np.ndarray, header: dict):
     if ending == ".dcm": write_dicom(path, pixels, {"bits_stored": header["bits"], **header.get("facts", {})})
@@ -40,10 +41,10 @@ def decrypt_file(
     output: Path | None = None, # default: beside the source, ending in .dcm; for a whole file without .mce
     *,
     force: bool = False,
-    key_file: Path | None = None, # never replaced
+    keep: tuple = (), # files that are never replaced: the key's
 ) -> tuple[Path, np.ndarray | None]:
     "Decrypt one envelope into a file; returns its path, and the pixels if it is a picture. The file gets its name only when all of it proved genuine. Raises EnvelopeError naming the file, FileError."
-    source, keep = Path(source), (source, *filter(None, [key_file]))
+    source, keep = Path(source), (source, *keep)
     try:
         whole = _header(source).get("kind") == "file"
         if whole and output is None and source.suffix.lower() != ".mce": raise FileError(f"{source}: say with --output what the decrypted file is to be called")
@@ -59,7 +60,12 @@ def decrypt_file(
                     for piece in watched(open_chunks(Reader(file), key), source.stat().st_size, f"{source.name}: decrypting", MIB): sink.write(piece)
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
     except FileExistsError: raise FileError(f"{output}: exists; choose another --output or pass --force") from None
+    except OSError as error: raise _unwritten(output, error) from None
     return output, pixels
+
+def _unwritten(output: Path, error: OSError) -> FileError:
+    # pydicom and NumPy pack the system's error into words of their own
+    return FileError(f"{output}: cannot be written ({error.strerror or str(error).strip().splitlines()[0][:200]})")
 
 # %% ../../nbs/api/74_opening.ipynb #9d5a99cf
 def says_who(source: Path) -> bool:
@@ -69,7 +75,7 @@ def says_who(source: Path) -> bool:
         for _ in reader.public(): pass
     return RECIPIENT not in kinds(reader.slots)
 
-# %% ../../nbs/api/74_opening.ipynb #dddb3ae7
+# %% ../../nbs/api/74_opening.ipynb #01cfd5ce
 def rekey_file(
     source: Path,
     key: bytes,   # what opens it now
@@ -88,6 +94,7 @@ def rekey_file(
         with atomic_path(output, replace=force or itself, durable=True) as temporary, open(source, "rb") as file, open(temporary, "wb") as sink: rewrap_stream(file, sink, key, keys)
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
     except FileExistsError: raise FileError(f"{output}: exists; choose another --output or pass --force") from None
+    except OSError as error: raise _unwritten(output, error) from None
     return output
 
 def _header_of(source: Path) -> dict:
