@@ -90,3 +90,20 @@ def test_vault_put_and_get(tmp_path, capsys):
     assert main(["vault", "put", vault, str(tmp_path / "a"), files[1]]) == 1 and "1 of 2 files were not stored" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text(names[0] + "\n"); assert main(["vault", "put", vault, *files, "--index", str(tmp_path / "names.txt")]) == 0 and (tmp_path / "names.txt").read_text() == f"{names[0]}\n{names[1]}\n"
     assert not (tmp_path / "x").exists()
+    (tmp_path / "cut.mce").write_bytes((tmp_path / "a.mce").read_bytes()[:-7]); assert main(["vault", "put", vault, str(tmp_path / "cut.mce")]) == 1 and "lengths" in capsys.readouterr().err
+    assert main(["vault", "verify", str(tmp_path / "nowhere")]) == 1 and "no objects here" in capsys.readouterr().out and not (tmp_path / "nowhere").exists()
+
+
+def test_what_is_encrypted_for_a_data_set_opens_through_the_contract(policy, tmp_path, capsys):
+    from medcrypt.crypto.envelope import unseal
+    from medcrypt.vault.store import Store
+    (tmp_path / "a").write_bytes(b"pixels"); key = ["--key", str(tmp_path / "k.key")]; assert main(["keygen", key[1]]) == 0
+    assert main(["encrypt", str(tmp_path / "a"), "--whole", *key, "--dataset", "ward-3", "-o", str(tmp_path / "a.mce")]) == 0
+    assert main(["decrypt", str(tmp_path / "a.mce"), *key, "-o", str(tmp_path / "b")]) == 1 and main(["decrypt", str(tmp_path / "a.mce"), *key, "--dataset", "ward-3", "-o", str(tmp_path / "b")]) == 0
+    assert main(["encrypt", str(tmp_path / "a"), "--whole", *key, "-o", str(tmp_path / "plain.mce")]) == 0   # and one that gets its data set later
+    assert main(["rekey", str(tmp_path / "plain.mce"), *key, "--new-key", key[1], "--new-dataset", "ward-3", "--in-place"]) == 0
+    capsys.readouterr(); assert main(["vault", "put", str(tmp_path / "store"), str(tmp_path / "a.mce"), str(tmp_path / "plain.mce")]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    contract, store = Contract(tmp_path / "l.sqlite", load_policy(policy)), Store(tmp_path / "store")
+    decision = contract.request(sign_request(load_key(tmp_path / "c7.key"), subject="clinician-7", role="clinician", action="decrypt", purpose="care", dataset="ward-3", objects=names, contract=contract.public_key))
+    assert [unseal(e, k)[0] for e, k in zip(contract.fetch(store, decision), contract.data_keys(decision, store, load_key(key[1])))] == [b"pixels"] * 2

@@ -83,7 +83,7 @@ def test_long_reports_are_cut(tmp_path):
     store = Store(tmp_path / "v")
     for i in range(25): plant(store, f"file{i}", b"x")
     text, ok = verify_vault(store.url)
-    assert ok and "not of this store: 25" in text and "and 15 more" in text and text.count("\n") == 13
+    assert not ok and "not of this store: 25" in text and "and 15 more" in text and text.count("\n") == 13
 
 
 def test_list(vault):

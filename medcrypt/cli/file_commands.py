@@ -14,17 +14,25 @@ from .arguments import box, count, path
 from .arguments import key as key_argument
 from ..core import ConfigError, MedcryptError, threads
 
-# %% ../../nbs/api/75_file_commands.ipynb #5e27e903
+# %% ../../nbs/api/75_file_commands.ipynb #2bca3532
 def _holders(given: argparse.Namespace) -> list:
     # all who may open what is encrypted: the master key, unless only recipients are named, and the recipients
     from medcrypt.crypto.keys import load_key
     from medcrypt.crypto.slots import load_public
     recipients = [load_public(path) for path in given.to]
-    return recipients if recipients and not given.key else [load_key(given.key), *recipients]
+    return recipients if recipients and not given.key else [_of_dataset(load_key(given.key), given.dataset), *recipients]
+
+def _of_dataset(key: bytes, dataset: str | None) -> bytes:
+    # with --dataset, that data set's key in place of the master key
+    from medcrypt.crypto.slots import PrivateKey
+    from medcrypt.vault.contract import dataset_key
+    if dataset is None: return key
+    if isinstance(key, PrivateKey): raise ConfigError(f"--dataset {dataset}: goes with a master key, not with a recipient's private key")
+    return dataset_key(key, dataset)
 
 def _opener(given: argparse.Namespace) -> bytes:
     from medcrypt.crypto.slots import load_any
-    return load_any(given.key)
+    return _of_dataset(load_any(given.key), given.dataset)
 
 def _hide(given: argparse.Namespace):
     # what --hide... and --show... ask for; ConfigError where they contradict each other
@@ -80,7 +88,7 @@ def rekey(given: argparse.Namespace) -> int:
     from medcrypt.crypto.slots import load_public
     if given.in_place == (given.output is not None): raise ConfigError("rekey: choose --in-place, or --output for the new envelopes")
     if given.output and len(given.files) > 1 and not given.output.is_dir(): raise ConfigError(f"--output {given.output}: must be an existing folder when several files are given")
-    keys, old, bad = [*(load_key(path) for path in given.new_key), *(load_public(path) for path in given.to)], _opener(given), 0
+    keys, old, bad = [*(_of_dataset(load_key(path), given.new_dataset) for path in given.new_key), *(load_public(path) for path in given.to)], _opener(given), 0
     if not keys: raise ConfigError("rekey: name the new holders with --new-key and --to")
     keep = _keys(given.key, *given.new_key, *given.to)
     for file in given.files:
@@ -111,18 +119,20 @@ def keygen(given: argparse.Namespace) -> int:
         print(f"{given.file}: new 256-bit master key, {'kept in the keyring of your login' if given.file.startswith(KEYRING) else 'readable by you alone'}; without it nothing can be decrypted")
     return 0
 
-# %% ../../nbs/api/75_file_commands.ipynb #33f76c92
+# %% ../../nbs/api/75_file_commands.ipynb #06b70cb0
 def add(
     command: Callable, # (function, help) -> its parser
 ):
     "Enter these commands and their options."
     key = {"type": key_argument, "metavar": "FILE|keyring:NAME", "help": "key file of `medcrypt keygen`, or a key in the keyring (default: $MEDCRYPT_KEY_FILE or $MEDCRYPT_KEY)"}
     opening = {**key, "help": "master key, or a recipient's private key (default: $MEDCRYPT_KEY_FILE or $MEDCRYPT_KEY)"}
+    dataset = {"metavar": "NAME", "help": "use the master key's key of this data set, which the contract's rules name: what a contract is to give out keys for is sealed so"}
     p = command(encrypt, "encrypt DICOM files' pixels: lossless JPEG 2000, AES-256-CBC, HMAC-SHA-512")
     p.add_argument("files", nargs="+", type=path, metavar="FILE.dcm|FOLDER", help="DICOM files; a folder stands for every file below it")
     p.add_argument("--key", **key)
     p.add_argument("--to", type=Path, action="append", default=[], metavar="FILE.pub", help="a recipient's public key (of `medcrypt keygen --pair`); may be repeated. With --to and without --key, recipients alone can decrypt")
     p.add_argument("-o", "--output", type=Path, help="envelope, or an existing folder (default: beside the file, ending in .mce)")
+    p.add_argument("--dataset", **dataset)
     p.add_argument("--whole", action="store_true", help="encrypt the files themselves, identity and all, of any kind and size; not their pixels")
     part = p.add_argument_group("to hide a part of each picture and leave the rest readable by anybody")
     part.add_argument("--hide", type=float, metavar="P", help="hide this fraction of blocks, 0 to 1, chosen by the key")
@@ -140,12 +150,15 @@ def add(
     p = command(decrypt, "decrypt an envelope and check that it is authentic")
     p.add_argument("file", type=Path, metavar="FILE.mce")
     p.add_argument("--key", **opening)
-    p.add_argument("-o", "--output", type=Path, help="of a picture: ends in .dcm, .npy or .png (default: beside the file, ending in .dcm; a whole file gets its name back)")
+    p.add_argument("--dataset", **dataset)
+    p.add_argument("-o", "--output", type=Path, help="of a picture: ends in .dcm, .npy or .png (default: beside the file, ending in .dcm; a whole file: without .mce)")
     p.add_argument("--force", action="store_true", help="replace an existing output")
 
     p = command(rekey, "give envelopes other holders without encrypting them anew: key rotation, recipients")
     p.add_argument("files", nargs="+", type=path, metavar="FILE.mce")
     p.add_argument("--key", **{**opening, "help": "what opens them now: " + opening["help"]})
+    p.add_argument("--dataset", **dataset)
+    p.add_argument("--new-dataset", metavar="NAME", help="with --new-key: that key's key of this data set")
     p.add_argument("--new-key", type=key_argument, action="append", default=[], metavar="FILE|keyring:NAME", help="a master key that opens them from now on; may be repeated")
     p.add_argument("--to", type=Path, action="append", default=[], metavar="FILE.pub", help="a recipient who opens them from now on; may be repeated. Who is not named no longer can")
     p.add_argument("--in-place", action="store_true", help="replace each envelope by the new one, in one step, when it is whole")

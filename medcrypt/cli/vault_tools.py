@@ -39,7 +39,7 @@ def read_index(
     if not names: raise ConfigError(f"{path}: lists no object" + (" that --where asks for" if where else ""))
     return names
 
-# %% ../../nbs/api/78_vault_tools.ipynb #b11753bc
+# %% ../../nbs/api/78_vault_tools.ipynb #e8437797
 def _columns(index: Path) -> list[str] | None: # of an index that is there; [] for a list of names; None where there is none
     if not index.exists(): return None
     read_index(index)
@@ -59,7 +59,8 @@ def put_files(
         try:
             if not file.is_file(): raise StoreError(f"{file}: {'is not an ordinary file' if file.exists() else 'no such file'}")
             try:
-                with open(file, "rb") as source: Reader(source)
+                with open(file, "rb") as source:
+                    for _ in Reader(source).records(): pass  # a cut one is noticed now
             except EnvelopeError as error: raise StoreError(f"{file}: {error}") from None
             name = store.put_file(file)
             if index is not None and name not in listed:
@@ -101,7 +102,7 @@ def _few(what: str, items: Iterable[str]) -> list[str]:
     if not items: return []
     return [f"{what}: {len(items)}", *(f"  {item}" for item in items[:SHOWN]), *([f"  and {len(items) - SHOWN} more"] if len(items) > SHOWN else [])]
 
-# %% ../../nbs/api/78_vault_tools.ipynb #466af9ce
+# %% ../../nbs/api/78_vault_tools.ipynb #e56c0cf9
 def verify_vault(
     url: str,                   # folder, memory://…, s3://…
     indexes: Iterable[Path] = (), # what must be there, see read_index
@@ -117,6 +118,7 @@ def verify_vault(
     lines = [f"{url}: {report.objects} objects, {in_units(report.size_bytes)}" + (f"; {len(expected) - len(report.missing)} of the {len(expected)} listed ones are there" if indexes else "")]
     lines += _few("damaged (restore these from a copy)", report.damaged) + _few("missing", report.missing) + _few("whole, but in the wrong folder (move each to the folder of its first two digits)", report.misplaced)
     lines += _few("left over by killed writers, or of writers at work", report.leftovers) + _few("not of this store", report.foreign)
+    if not report.objects and not expected: return "\n".join([*lines, "there are no objects here: is this the place?"]), False
     return "\n".join([*lines, "all objects are whole" if report else "NOT all is well"]), bool(report)
 
 # %% ../../nbs/api/78_vault_tools.ipynb #5d778caa
