@@ -233,3 +233,12 @@ def test_rekey_goes_on_after_a_file_that_cannot_be_read(scan, key, tmp_path, cap
     assert main(["rekey", str(tmp_path / "a.mce"), str(tmp_path / "b.mce"), "--key", str(key), "--new-key", str(tmp_path / "new.key"), "--in-place"]) == 1
     assert "a.mce: cannot be written (No space left on device)" in (text := capsys.readouterr()).err and "1 of 2 envelopes" in text.err and "b.mce: 1 holder" in text.out
     ok("decrypt", tmp_path / "a.mce", "--key", key, "-o", tmp_path / "a.npy")
+
+
+def test_a_folder_that_cannot_be_read_is_named(scan, key, tmp_path, capsys, monkeypatch):
+    (tmp_path / "in" / "secret").mkdir(parents=True); (tmp_path / "out").mkdir(); (tmp_path / "in" / "a.dcm").write_bytes(scan.read_bytes()); real = os.scandir
+    def scandir(path):
+        if str(path).endswith("secret"): raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "secret: cannot be read (Permission denied)" in refused(capsys, "encrypt", tmp_path / "in", "--key", key, "-o", tmp_path / "out")

@@ -104,7 +104,7 @@ def _partly(pixels: np.ndarray, keys: list, hide: Hide, options: dict) -> tuple[
     visible = regions.snap(visible, hide.block)
     return partial.seal_blocks(pixels, keys, visible=visible, block=hide.block, mask=mask, **options), 1 - float(visible.mean())
 
-# %% ../../nbs/api/74_files.ipynb #a3026caf
+# %% ../../nbs/api/74_files.ipynb #10d61f85
 def envelope_name(source: Path, whole: bool = False) -> str:
     "Name of a source's envelope: `.dcm` or `.dicom` gives way to `.mce`, any other ending (a UID has dots) stays before it; all do when the whole file is encrypted."
     return f"{source.stem if source.suffix.lower() in ('.dcm', '.dicom') and not whole else source.name}.mce"
@@ -196,6 +196,11 @@ class Task:
     output: Path
     below: bool = False # the output lies in a tree that is made as needed
 
+def _below(folder: Path) -> Iterator[Path]:
+    # every file; a folder that cannot be read is an error and not an empty one
+    def unreadable(error): raise FileError(f"{error.filename}: cannot be read ({error.strerror})")
+    return (Path(where, name) for where, _, names in os.walk(folder, onerror=unreadable) for name in names)
+
 def tasks(
     sources: list[Path],  # files and folders; a folder stands for all files below it
     output: Path | None,  # folder, or the envelope of a single file; None: beside each file
@@ -205,7 +210,7 @@ def tasks(
     found = []
     for source in map(Path, sources):
         if source.is_dir() and output is None: raise FileError(f"{source}: is a folder; say with --output in which folder the envelopes go")
-        inside = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix != ".mce" and not any(part.startswith(".") for part in p.relative_to(source).parts)) if source.is_dir() else [source]
+        inside = sorted(p for p in _below(source) if p.is_file() and p.suffix != ".mce" and not any(part.startswith(".") for part in p.relative_to(source).parts)) if source.is_dir() else [source]
         if not inside: raise FileError(f"{source}: no files in this folder")
         if source.is_dir() and output and not output.is_dir(): raise FileError(f"--output {output}: must be an existing folder when a folder is given")
         for file in inside:
