@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'UMASK', 'MedcryptError', 'ConfigError', 'project_root', 'data_home', 'RunPaths', 'Profile', 'profile',
-           'rng', 'seeded_bytes', 'atomic_path', 'write_bytes', 'write_json', 'read_json', 'progress', 'threads',
-           'ordered', 'sha256_file']
+           'rng', 'seeded_bytes', 'atomic_path', 'write_bytes', 'read_regular', 'write_json', 'read_json', 'progress',
+           'threads', 'ordered', 'sha256_file']
 
-# %% ../nbs/api/00_core.ipynb #08a2b686
-import errno, hashlib, json, os, sys, tempfile
+# %% ../nbs/api/00_core.ipynb #a3bf2d08
+import errno, hashlib, json, os, stat, sys, tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -135,7 +135,7 @@ def seeded_bytes(
         return hashlib.shake_256(prefix + calls.to_bytes(8, "big")).digest(size)
     return draw
 
-# %% ../nbs/api/00_core.ipynb #44a72981
+# %% ../nbs/api/00_core.ipynb #ae1d15c7
 def _take_name(temporary: str, path: Path):
     try: os.link(temporary, path)   # made only where there is no such name
     except FileExistsError: raise
@@ -154,6 +154,7 @@ def atomic_path(
     path: str | os.PathLike, # the final name
     replace: bool = True,    # False: FileExistsError where the name is taken meanwhile, and nothing is lost
     durable: bool = False,   # True: on the disk before it gets its name, so that a power cut leaves the old file or the new one
+    mode: int | None = None, # permissions; None: what the umask leaves of 0666
 ) -> Iterator[Path]:
     "Temporary path in the folder of `path`; renamed to `path` when the block ends well, removed when it does not."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +162,7 @@ def atomic_path(
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o666 & ~UMASK)
+        os.chmod(name, 0o666 & ~UMASK if mode is None else mode)
         if durable:
             with open(name, "rb") as file: os.fsync(file.fileno())
         if replace: os.replace(name, path)
@@ -172,6 +173,15 @@ def write_bytes(path: str | os.PathLike, data: bytes, replace: bool = True, dura
     "Write `data` to `path` atomically; `replace` and `durable` as in `atomic_path`."
     with atomic_path(path, replace, durable) as temporary: temporary.write_bytes(data)
     return Path(path)
+
+def read_regular(
+    path: str | os.PathLike,
+    limit_bytes: int,
+) -> bytes:
+    "Up to `limit_bytes` of an ordinary file; a pipe or a device is not waited for. Raises OSError."
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode): raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+        return file.read(limit_bytes)
 
 def write_json(path: str | os.PathLike, value: Any, durable: bool = False) -> Path:
     "Write `value` as sorted, indented JSON, atomically; NaN is refused (it is not JSON)."

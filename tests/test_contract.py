@@ -485,3 +485,15 @@ def test_nothing_secret_in_rows_reprs_errors_or_files(contract, store, tmp_path,
     for secret in [bytes(s) for s in secrets]:
         for form in (secret.hex(), secret.decode("latin-1"), repr(secret)[2:-1]): assert not any(form in text for text in texts)
     assert not any(name in text for name in names for text in texts)
+
+
+def test_a_rule_for_ever_does_not_end_the_ledger(contract):
+    rule = Rule("model", "view", "teaching", "phantom", expires=date(9999, 12, 31))
+    contract.grant(rule, time=NOW)
+    assert Contract(contract.path, POLICY).request(signed(contract, {"purpose": "teaching"}), time=NOW).granted and contract.revoke(rule, time=NOW) and contract.verify()
+
+
+@pytest.mark.parametrize("change", ({"sequence": 10**30}, {"sequence": -1}, {"sequence": "1"}, {"sequence": True}, {"objects": None}, {"objects": (1,)}, {"objects": ["a"]}))
+def test_decisions_of_odd_values(contract, store, change):
+    decision = replace(ask(contract, objects=filled(store, count=1)), **change)
+    with pytest.raises(ContractError): contract.fetch(store, decision, time=NOW)

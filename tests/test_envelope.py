@@ -200,6 +200,19 @@ def test_headers_that_are_not_canonical_objects(text):
     fails(data)
 
 
+def test_a_last_chunk_that_is_too_long_is_refused():
+    "Only a key holder can write one: 4097 to 4111 bytes fit into the ciphertext of 4096."
+    key = DataKey(bytes(32)); slots = make_slots(key, [KEY]); before = e._FIXED.pack(e.MAGIC, 2, 1, 0, 12, 2, 0) + b"{}"
+    def chunk(n, last, data): return b"".join((bytes(16), *aead.a256cbc_hs512(e.message_keys(key), bytes(16), data, e.associated_data(hashlib.sha256(before).digest(), n, last, slots))))
+    for size in range(4097, 4112): fails(before + slots + chunk(0, True, bytes(size))); fails(before + slots + chunk(0, False, bytes(size)) + chunk(1, True, b"x"))
+
+
+def test_keys_that_are_none_are_a_wrong_key():
+    for key in (None, 7, "text", FRIEND.public(), [KEY]):
+        fails(ENVELOPE, key)
+        with pytest.raises(EnvelopeError, match="cannot be opened"): data_key(ENVELOPE, key)
+
+
 def test_what_cannot_be_sealed():
     for header in ({"a": float("nan")}, {"a": b"bytes"}, {"a": object()}, ["list"], {"a": "x" * 70000}, {(1, 2): 3}):
         with pytest.raises(EnvelopeError, match="header"): seal(b"", KEY, header)

@@ -210,3 +210,24 @@ def test_kinds_of_keys_show_nothing():
         for text in (repr(key), str(key), f"{key}", "%s" % key, repr([key]), repr(key[:9])):
             for form in forms(key): assert form not in text
         assert type(pickle.loads(pickle.dumps(key))) is kind
+
+
+def test_tracebacks_of_key_files_show_no_key(tmp_path, monkeypatch):
+    from Crypto.PublicKey import ECC
+    from medcrypt.crypto import slots
+    for name in ("MEDCRYPT_KEY", "MEDCRYPT_KEY_FILE"): monkeypatch.delenv(name, raising=False)
+    key, private = new_key(), slots.new_private_key(); pem = slots.import_x25519_private_key(bytes(private)).export_key(format="PEM"); passphrase = "correct horse battery staple"; hidden = Key(passphrase.encode())
+    def file(name, content): path = tmp_path / name; path.write_bytes(content if isinstance(content, bytes) else content.encode()); path.chmod(0o600); return path
+    p256 = ECC.generate(curve="P-256"); secrets = [key.hex()[:24], passphrase, pem.splitlines()[1][8:40], hex(int(p256.d))[2:30], str(int(p256.d))[:30], repr(bytes(private))[2:40]]
+    files = [file("long", key.hex() + "0"), file("typo", key.hex()[:-1] + "g"), file("wrong", p256.export_key(format="PEM")), file("broken", pem[:60] + "!" + pem[61:]), file("good.pem", pem)]
+    file("taken", "x")
+    calls = [lambda: load_key(files[0]), lambda: load_key(files[1]), lambda: load_key(files[4]), lambda: slots.load_private(files[2]), lambda: slots.load_private(files[3]), lambda: slots.load_any(files[3]), lambda: slots.load_public(files[4]),
+             lambda: write_key(tmp_path / "taken", key), lambda: slots.write_pair(tmp_path / "taken", private), lambda: from_passphrase(bytes(hidden).decode(), b""), lambda: from_passphrase(bytes(hidden).decode(), bytes(16), n=3)]
+    for text in map(failure, calls): assert not any(secret in text for secret in secrets), text
+    for value in (key.hex() + "0", key.hex()[:-1] + "g"):
+        monkeypatch.setenv("MEDCRYPT_KEY", value); text = failure(load_key); assert not any(secret in text for secret in secrets), text
+
+
+def test_keys_in_formats_of_every_kind():
+    key = Key(bytes(range(40, 72)))
+    for text in (f"{key:>60}", f"{key!s:<50}", "{:^50}".format(key), format(key)): assert "Key of 32 bytes" in text and key.hex()[:8] not in text

@@ -388,3 +388,10 @@ def test_kill_9(tmp_path):
         assert report.rows >= max(promised) and verify_export(contract.export_rows(), contract.public_key)
         for sequence, hash_ in promised.items(): assert contract.ledger.row(sequence, hash_)
     assert ask(contract).sequence == report.rows + 1 and contract.verify()
+
+
+@pytest.mark.parametrize("statement", ("ALTER TABLE ledger ADD COLUMN note TEXT", "DROP INDEX changes; CREATE INDEX changes ON ledger (sequence) WHERE 0"))
+def test_a_changed_table_or_index_is_found_and_stops_nobody_s_requests(copy, statement):
+    with closing(sqlite3.connect(copy.path)) as db: db.executescript(statement)
+    assert any("is not as it was made" in problem for problem in copy.verify().problems)
+    if "COLUMN" in statement: assert copy.grant(Rule("x", "view", "p", "d"))   # rows go by the names of their columns

@@ -38,7 +38,7 @@ def test_the_public_section_is_a_file_for_anybody():
     pixels = picture((90, 120), "uint16") >> 4
     for shown in ("low", "details"):
         codestream, header = public_codestream(seal_resolution(pixels, KEY, resolutions=3, shown=shown, image_id="ab", bits=12))
-        assert Image.open(io.BytesIO(codestream)).size == (120, 90) and header["shown"] == shown
+        assert Image.open(io.BytesIO(codestream)).size == (120, 90) and header["kind"] == shown
     low, _ = public_codestream(seal_resolution(pixels, KEY, resolutions=3, image_id="ab", bits=12))
     assert np.array_equal(jpeg2000.decode(low, reduce=3), jpeg2000.decode(jpeg2000.encode(pixels, bits=12), reduce=3))
 
@@ -49,7 +49,7 @@ def test_what_is_hidden_is_not_in_clear(shown):
     pixels = picture((64, 64), "uint8")
     envelope = seal_resolution(pixels, KEY, resolutions=3, shown=shown, image_id="ab", pad_to=20000, facts={"modality": "CT"})
     whole = parse(envelope)
-    assert set(whole.header) == {"bits", "codec", "dtype", "facts", "image_id", "kind", "resolutions", "shape", "shown"} and type(whole.header["facts"]) is int
+    assert set(whole.header) == {"bits", "dtype", "facts", "image_id", "kind", "resolutions", "shape"} and type(whole.header["facts"]) is int
     secret = unseal(envelope, KEY)[0]
     hidden = secret[-40:]   # packets, as they were in the codestream
     assert hidden in jpeg2000.encode(pixels) and not any(hidden[i:i + 12] in whole.public for i in range(28))
@@ -69,7 +69,7 @@ GOOD = seal_resolution(picture((40, 30), "int16") >> 4, KEY, resolutions=2, imag
 
 
 @pytest.mark.parametrize("change", ({"kind": "image"}, {"shape": [40]}, {"shape": [30, 40]}, {"shape": [40, 31]}, {"shape": "ab"}, {"shape": [2**40, 2]}, {"shape": [60000, 60000]}, {"bits": 11}, {"bits": 99}, {"bits": "12"}, {"dtype": "float64"},
-                                    {"dtype": "uint16"}, {"dtype": None}, {"offset": 0}, {"offset": "x"}))
+                                    {"dtype": None}, {"offset": 0}, {"offset": "x"}))
 def test_headers_that_lie(change):
     parts = parse(GOOD)
     with pytest.raises(EnvelopeError): public_picture(seal(b"", KEY, {**parts.header, **change}, public=parts.public))

@@ -1,6 +1,7 @@
 "Rules, subjects, policies: what is refused and where, what an explanation says, and that TOML and policy are the same thing."
 import itertools, re
-from dataclasses import replace
+from pathlib import Path
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
@@ -255,3 +256,27 @@ def test_policies_round_trip(tmp_path, rules, named):
     policy = Policy(rules, [Subject(name, tuple(roles), public_key_of(bytes([i]) * 32)) for i, (name, roles) in enumerate(named)])
     loaded = load_policy(written(tmp_path, dump_policy(policy)))
     assert loaded == policy and [rule.id for rule in loaded.rules] == [rule.id for rule in policy.rules]
+
+
+def test_hostile_policies_are_one_sentence_and_quick(tmp_path):
+    import os, time
+    path, rule = tmp_path / "p.toml", '[[rule]]\nrole = "a"\naction = "view"\npurpose = "p"\ndataset = "d"\n'
+    for text, words in (("x = [\n" + "\n" * 5000 + "]\n", "statement of more than"), (".".join("a" * 9000) + " = 1\n", "longer than"), (rule + "uses = 1" + "0" * 1900 + "\n", "line 6"), (rule + "uses = 0x" + "F" * 1900 + "\n", "uses"),
+                        (rule + "begins = 0x" + "F" * 1900 + "\n", "begins"), (rule + "\n" * (1 << 20), "larger than"), (rule + "\n" * 900_000, None)):
+        path.write_text(text); start = time.process_time()
+        if words is None: assert len(load_policy(path).rules) == 1
+        else:
+            with pytest.raises(ContractError, match=words): load_policy(path)
+        assert time.process_time() - start < 20
+    path.write_text("\ufeff" + rule, encoding="utf-8"); assert len(load_policy(path).rules) == 1   # a byte order mark is no mistake
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ContractError, match="cannot be read"): load_policy(place)
+    with pytest.raises(ContractError, match="thousands of digits"): Rule("a", "view", "p", "d", uses=10**5000)
+
+
+@pytest.mark.parametrize("moment", (date(9999, 12, 31), date(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(-timedelta(hours=14))), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))))
+def test_every_date_is_a_number_too(moment, tmp_path):
+    for rule in (Rule("a", "view", "p", "d", expires=moment), Rule("a", "view", "p", "d", begins=moment)):
+        assert Rule(**asdict(rule)) == rule
+        (tmp_path / "p.toml").write_text(dump_policy(Policy((rule,)))); assert load_policy(tmp_path / "p.toml").rules == (rule,)

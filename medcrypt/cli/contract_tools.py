@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['check', 'parse_time', 'explain_text', 'verify_text', 'export_file', 'public_key_text', 'new_signing_key']
 
-# %% ../../nbs/api/78_contract_tools.ipynb #5898087b
+# %% ../../nbs/api/78_contract_tools.ipynb #cebd7046
 import os, re
 from datetime import datetime
 from pathlib import Path
 import time as clock
 
-from ..core import atomic_path
+from ..core import atomic_path, read_regular
 from ..crypto.keys import write_key
 from ..vault.contract import Contract
 from ..vault.ledger import ContractError, export_lines, head_path, verify_export, verify_ledger
@@ -62,12 +62,11 @@ def explain_text(
     if subject is not None and not who: return f"refused: subject: {subject} is not known"
     return _words(explain(policy.rules, uses={}, subject=who, **asked))
 
-# %% ../../nbs/api/78_contract_tools.ipynb #7dbe555a
+# %% ../../nbs/api/78_contract_tools.ipynb #750ee598
 def _public_key(text: str | bytes) -> bytes:
     if isinstance(text, bytes): return text
     if not re.fullmatch("[0-9a-f]{64}", text.strip()):
-        try:
-            with open(text, encoding="ascii") as file: text = file.read(1000)
+        try: text = read_regular(text, 1000).decode("ascii")
         except (OSError, ValueError): raise ContractError(f"--public-key {text[:80]!r}: is neither 64 lower-case hexadecimal digits nor a file that can be read") from None
     if not re.fullmatch("[0-9a-f]{64}", text.strip()): raise ContractError("--public-key: the file does not hold 64 lower-case hexadecimal digits and nothing else")
     return bytes.fromhex(text.strip())
@@ -78,8 +77,7 @@ def _anchor(text: str | None) -> tuple[int, str] | None:
     return int(found[1]), found[2]
 
 def _is_ledger(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file: return file.read(16) == b"SQLite format 3\0"
+    try: return read_regular(path, 16) == b"SQLite format 3\0"
     except OSError as error: raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
 
 def verify_text(

@@ -14,7 +14,7 @@ from .arguments import box, count, path
 from .arguments import key as key_argument
 from ..core import ConfigError, MedcryptError, threads
 
-# %% ../../nbs/api/75_file_commands.ipynb #2bca3532
+# %% ../../nbs/api/75_file_commands.ipynb #08afddee
 def _holders(given: argparse.Namespace) -> list:
     # all who may open what is encrypted: the master key, unless only recipients are named, and the recipients
     from medcrypt.crypto.keys import load_key
@@ -49,25 +49,29 @@ def _hide(given: argparse.Namespace):
 
 def encrypt(given: argparse.Namespace) -> int:
     "Encrypt files, several at a time; goes on after a bad one and says at the end how many failed."
-    from medcrypt.cli.files import encrypt_files, tasks
+    from medcrypt.cli.files import encrypt_files, left_alone, tasks
     hide = _hide(given)
     if given.output and len(given.files) > 1 and not given.output.is_dir(): raise ConfigError(f"--output {given.output}: must be an existing folder when several files are given")
     from medcrypt.imaging.elements import NotDicomError
-    holders, bad, other, work = _holders(given), 0, 0, tasks(given.files, given.output, given.whole)
-    todo = [task for task in work if not (given.skip_existing and task.output.exists())]
-    if len(todo) < len(work): print(f"{len(work) - len(todo)} of {len(work)} files have an envelope already")
-    for number, (task, made) in enumerate(encrypt_files(todo, holders, workers=given.cores, hide=hide, codec=given.codec, whole=given.whole, force=given.force, keep=_keys(given.key, *given.to)), 1):
-        place = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
+    holders, bad, other, kept, work = _holders(given), 0, 0, 0, tasks(given.files, given.output, given.whole)
+    resume = next((holder for holder in holders if isinstance(holder, bytes)), None) if given.skip_existing else None
+    if given.skip_existing and resume is None: raise ConfigError("--skip-existing: what is there is opened and compared, which takes a master key; give --key")
+    if given.skip_existing and given.secret_mask: raise ConfigError("--skip-existing: a secret mask cannot be compared; leave one of the two out")
+    for number, (task, made) in enumerate(encrypt_files(work, holders, workers=given.cores, hide=hide, codec=given.codec, whole=given.whole, force=given.force, resume=resume, keep=_keys(given.key, *given.to)), 1):
+        place = f"[{number}/{len(work)}] " if len(work) > 1 else ""
         if isinstance(made, MedcryptError):
             if task.below and isinstance(made, NotDicomError): other += 1; continue   # a table or a letter among the scans
             if len(work) == 1: raise made
             bad += 1; print(f"medcrypt: {made}", file=sys.stderr); continue
+        if made.kept: kept += 1; print(f"{place}{made.path}: is there and holds the same", flush=True); continue
         if given.whole: what = f"{made.source_bytes} bytes -> {made.envelope_bytes} encrypted"
         else: what = f"{made.source_bytes} bytes DICOM -> {made.public_bytes + made.secret_bytes} compressed" + (f" ({made.public_bytes} readable, {made.secret_bytes} hidden{'' if made.hidden is None else f': {made.hidden:.0%} of the pixels'})" if hide.partly else "") + f" -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}"
         print(f"{place}{made.path}: {what}, verified", flush=True)
-    if other: print(f"{other} files that are not DICOM were left alone")
-    if bad: print(f"medcrypt: {bad} of {len(todo)} files were not encrypted", file=sys.stderr)
-    return 1 if bad else 0
+    if kept: print(f"{kept} of {len(work)} files have an envelope already")
+    if other: print(f"{other} files that are not DICOM were left alone" + ("; --whole encrypts files of any kind" if other == len(work) else ""), file=sys.stderr if other == len(work) else sys.stdout)
+    if omitted := left_alone(given.files): print(f"{omitted} hidden files, envelopes and links in these folders were left alone")
+    if bad: print(f"medcrypt: {bad} of {len(work)} files were not encrypted", file=sys.stderr)
+    return 1 if bad or other == len(work) else 0
 
 def _keys(key: str | None, *others) -> tuple:
     # the files of the keys in use, which no output may replace; without --key the environment names one
@@ -75,15 +79,22 @@ def _keys(key: str | None, *others) -> tuple:
 
 def decrypt(given: argparse.Namespace) -> int:
     "Decrypt one envelope."
-    from medcrypt.cli.opening import decrypt_file, says_who
+    from medcrypt.cli.opening import decrypt_file
     path, pixels = decrypt_file(given.file, _opener(given), given.output, force=given.force, keep=_keys(given.key))
     what = f"{path.stat().st_size} bytes" if pixels is None else f"{'x'.join(map(str, pixels.shape))} {pixels.dtype}"
-    print(f"{path}: {what}, {'authentic' if says_who(given.file) else 'as it was sealed (for recipients: anybody with a public key can have sealed it)'}")
+    print(f"{path}: {what}, unchanged since it was sealed")
     return 0
+
+def _done(file: Path, keys: list) -> bool:
+    from medcrypt.cli.opening import has_holders
+    from medcrypt.crypto.aead import EnvelopeError
+    try: return has_holders(file, keys)
+    except EnvelopeError: return False
 
 def rekey(given: argparse.Namespace) -> int:
     "Give envelopes other holders; goes on after a bad one and says at the end how many failed."
     from medcrypt.cli.opening import rekey_file
+    from medcrypt.crypto.aead import EnvelopeError
     from medcrypt.crypto.keys import load_key
     from medcrypt.crypto.slots import load_public
     if given.in_place == (given.output is not None): raise ConfigError("rekey: choose --in-place, or --output for the new envelopes")
@@ -93,8 +104,9 @@ def rekey(given: argparse.Namespace) -> int:
     keep = _keys(given.key, *given.new_key, *given.to)
     for file in given.files:
         output = file if given.in_place else given.output / file.name if given.output.is_dir() else given.output
-        try: print(f"{rekey_file(file, old, keys, output, force=given.force, keep=keep)}: {len(keys)} holder{'s' if len(keys) > 1 else ''}, every chunk authentic", flush=True)
+        try: print(f"{rekey_file(file, old, keys, output, force=given.force, keep=keep)}: {len(keys)} holder{'s' if len(keys) > 1 else ''}, every tag genuine", flush=True)
         except MedcryptError as error:
+            if isinstance(error, EnvelopeError) and file.is_file() and _done(file, keys): print(f"{file}: has these holders already", flush=True); continue
             if len(given.files) == 1: raise
             bad += 1; print(f"medcrypt: {error}", file=sys.stderr)
     if bad: print(f"medcrypt: {bad} of {len(given.files)} envelopes were not given other holders; they are as they were", file=sys.stderr)
@@ -119,7 +131,7 @@ def keygen(given: argparse.Namespace) -> int:
         print(f"{given.file}: new 256-bit master key, {'kept in the keyring of your login' if given.file.startswith(KEYRING) else 'readable by you alone'}; without it nothing can be decrypted")
     return 0
 
-# %% ../../nbs/api/75_file_commands.ipynb #06b70cb0
+# %% ../../nbs/api/75_file_commands.ipynb #bd18961e
 def add(
     command: Callable, # (function, help) -> its parser
 ):
@@ -143,11 +155,11 @@ def add(
     part.add_argument("--show-resolutions", type=count, metavar="N", help="show the N coarsest resolutions, a small picture, and hide the details")
     part.add_argument("--hide-resolutions", type=count, metavar="N", help="hide the N coarsest resolutions and show the details")
     p.add_argument("--codec", default="jpeg2000", choices=("jpeg2000", "htj2k"), help="lossless codec: JPEG 2000 as in the paper (default), or High-Throughput JPEG 2000: about ten times faster, a few per cent larger")
-    p.add_argument("--skip-existing", action="store_true", help="leave files alone that have an envelope already: go on after an interruption")
+    p.add_argument("--skip-existing", action="store_true", help="go on after an interruption: what is there already is opened, compared with its source, and left alone if it is the same")
     p.add_argument("--cores", type=count, default=threads(), help="threads (default: all, here %(default)s)")
     p.add_argument("--force", action="store_true", help="replace an existing output")
 
-    p = command(decrypt, "decrypt an envelope and check that it is authentic")
+    p = command(decrypt, "decrypt an envelope, if it is unchanged since it was sealed")
     p.add_argument("file", type=Path, metavar="FILE.mce")
     p.add_argument("--key", **opening)
     p.add_argument("--dataset", **dataset)

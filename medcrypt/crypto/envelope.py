@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'SUITE', 'PADDED', 'CHUNK_BITS', 'PURPOSE', 'message_keys', 'associated_data', 'seal_chunks',
-           'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'data_key']
+           'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'open_whole', 'data_key',
+           'checked_key']
 
 # %% ../../nbs/api/23_envelope.ipynb #e19e280d
 import hashlib, io, json, os, struct
@@ -190,7 +191,7 @@ def parse(
     ciphertext = b"".join(record[3] for record in records)
     return Parts(reader.header, public, reader.slots, tuple(r[2] for r in records), ciphertext, tuple(r[4] for r in records), reader.padded, len(envelope) - len(public) - len(ciphertext))
 
-# %% ../../nbs/api/23_envelope.ipynb #0293c6c9
+# %% ../../nbs/api/23_envelope.ipynb #02272a20
 def _unpadded(pieces: Iterable[bytes]) -> Iterator[bytes]:
     # takes 80 00 ... 00 off the end: zeros, and an 80 before them, are held back until something else follows
     marker, zeros = b"", 0
@@ -215,12 +216,12 @@ def open_chunks(
             for index, last, iv, ciphertext, tag in reader.records():
                 if key64 is None: key64, digest = message_keys(open_slots(reader.slots, key)), reader.digest()
                 plaintext = open_a256cbc_hs512(key64, iv, ciphertext, associated_data(digest, index, last, reader.slots), tag)
-                if len(plaintext) != reader.chunk_bytes and not last or index and not plaintext: raise EnvelopeError(FAILED)
+                if len(plaintext) > reader.chunk_bytes or not last and len(plaintext) != reader.chunk_bytes or index and not plaintext: raise EnvelopeError(FAILED)
                 yield plaintext
         except EnvelopeError: raise EnvelopeError(FAILED) from None
     return _unpadded(genuine()) if reader.padded else genuine()
 
-# %% ../../nbs/api/23_envelope.ipynb #db8a30ab
+# %% ../../nbs/api/23_envelope.ipynb #ac562873
 def unseal(
     envelope: bytes,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
@@ -228,17 +229,34 @@ def unseal(
     "Plaintext and header: exactly what was sealed, or nothing. Raises EnvelopeError, whatever the cause, always with the same text."
     try: reader = in_memory(envelope)
     except EnvelopeError: raise EnvelopeError(FAILED) from None
-    pieces = list(open_chunks(reader, key))
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces), reader.header
+    return open_whole(reader, key, len(envelope))[1], reader.header
 
-# %% ../../nbs/api/23_envelope.ipynb #13fbd341
+def open_whole(
+    reader: Reader,
+    key: bytes, # as for open_chunks
+    limit_bytes: int, # most bytes that the public section may have: it is held before anything is checked
+) -> tuple[bytes, bytes]:
+    "(public section, plaintext). Raises EnvelopeError, always with the same text."
+    try:
+        if reader.public_bytes > limit_bytes: raise EnvelopeError(FAILED)
+        public = b"".join(reader.public())
+    except EnvelopeError: raise EnvelopeError(FAILED) from None
+    pieces = list(open_chunks(reader, key))
+    return public, pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+# %% ../../nbs/api/23_envelope.ipynb #c14c70f7
 def data_key(
     envelope: bytes,
     key: bytes, # master key of 32 bytes, or a slots.PrivateKey
 ) -> DataKey:
-    "The envelope's own key, once every chunk proved genuine; nothing is decrypted. Raises EnvelopeError, always with the same text."
+    "The envelope's own key, once the tag of every chunk proved genuine; nothing is decrypted. Raises EnvelopeError, always with the same text."
+    try: return checked_key(in_memory(envelope), key)
+    except EnvelopeError: raise EnvelopeError(FAILED) from None
+
+def checked_key(reader: Reader, key: bytes) -> DataKey: # as for data_key
+    "The same for an envelope in a file, in constant memory."
     try:
-        reader, key64 = in_memory(envelope), None
+        key64 = None
         for index, last, iv, ciphertext, tag in reader.records():
             if key64 is None: own = open_slots(reader.slots, key); key64 = message_keys(own)
             check_tag(key64, iv, ciphertext, associated_data(reader.digest(), index, last, reader.slots), tag)

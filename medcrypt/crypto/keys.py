@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..core import MedcryptError
 
-# %% ../../nbs/api/21_keys.ipynb #b4d70e66
+# %% ../../nbs/api/21_keys.ipynb #2db45f6b
 KEY_BYTES = 32  # master keys: 256 bits
 
 class KeyFileError(MedcryptError):
@@ -25,6 +25,7 @@ class Key(bytes):
     "Secret bytes whose text shows only their number."
     def __repr__(self) -> str: return f"<{type(self).__name__} of {len(self)} bytes, not shown>"
     __str__ = __repr__
+    def __format__(self, specification: str) -> str: return format(repr(self), specification)
     def __getitem__(self, index):
         value = super().__getitem__(index)
         return Key(value) if isinstance(index, slice) else value
@@ -38,10 +39,10 @@ def new_key() -> Key:
 class DataKey(Key):
     "The random key of one encrypted object; opens that object and no other."
 
-# %% ../../nbs/api/21_keys.ipynb #da6cd8f5
+# %% ../../nbs/api/21_keys.ipynb #895780d3
 def write_secret(
     path: str | os.PathLike, # the new file; its folder is made where missing
-    text: str,
+    text: Key, # so that no traceback shows it
 ):
     "Write a file that its owner alone can read (mode 0600). Raises KeyFileError when it exists or cannot be written."
     path = Path(path)
@@ -51,13 +52,13 @@ def write_secret(
     except FileExistsError: raise KeyFileError(f"{path}: exists already; a key file is never overwritten") from None
     except OSError as error: raise KeyFileError(f"{path}: cannot be created ({error.strerror})") from None
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(text); file.flush(); os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
         raise KeyFileError(f"{path}: cannot be written ({error.strerror})") from None
 
-# %% ../../nbs/api/21_keys.ipynb #6fb77a0d
+# %% ../../nbs/api/21_keys.ipynb #e6419fd6
 KEYRING, SERVICE = "keyring:", "medcrypt"
 
 def _keyring(name: str, action):
@@ -79,19 +80,19 @@ def write_key(
         name = str(path)[len(KEYRING):]
         if _keyring(name, lambda ring: ring.get_password(SERVICE, name)) is not None: raise KeyFileError(f"{path}: exists already; a key is never overwritten")
         _keyring(name, lambda ring: ring.set_password(SERVICE, name, key.hex()))
-    else: write_secret(path, key.hex() + "\n")
+    else: write_secret(path, Key(key.hex().encode() + b"\n"))
     return key
 
-# %% ../../nbs/api/21_keys.ipynb #0ecb96c3
-def _parse_key(text: bytes, source) -> Key:
-    text = text.strip()
+# %% ../../nbs/api/21_keys.ipynb #2ff2dd81
+def _parse_key(text: Key, source) -> Key:
+    text = Key(text.strip())
     if b"PRIVATE KEY" in text: raise KeyFileError(f"{source}: a recipient's private key, where a master key is needed")
     if not re.fullmatch(rb"[0-9a-fA-F]*", text): raise KeyFileError(f"{source}: not a key (something else than hexadecimal digits)")
     if len(text) != 2 * KEY_BYTES: raise KeyFileError(f"{source}: a key is {2 * KEY_BYTES} hexadecimal digits, here are {len(text)}")
     return Key(bytes.fromhex(text.decode("ascii")))
 
-def read_secret(path: str | os.PathLike) -> bytes:
-    "A key file's bytes, at most 4096. Raises KeyFileError when others can open it, or it cannot be read."
+def read_secret(path: str | os.PathLike) -> Key:
+    "A key file's bytes, at most 4096; their text shows nothing. Raises KeyFileError when others can open it, or it cannot be read."
     path = Path(path)
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not block
@@ -100,7 +101,7 @@ def read_secret(path: str | os.PathLike) -> bytes:
             if not stat.S_ISREG(mode): raise KeyFileError(f"{path}: not a regular file")
             if os.name == "posix" and mode & 0o077:
                 raise KeyFileError(f"{path}: other users can open this key file; run `chmod 600 {path}`")
-            return file.read(4096)
+            return Key(file.read(4096))
     except OSError as error: raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None
 
 def load_key(
@@ -110,11 +111,11 @@ def load_key(
     path = path or os.environ.get("MEDCRYPT_KEY_FILE")
     if str(path or "").startswith(KEYRING):
         name = str(path)[len(KEYRING):]
-        text = _keyring(name, lambda ring: ring.get_password(SERVICE, name))
-        if text is None: raise KeyFileError(f"{path}: no such key in the keyring (`medcrypt keygen {path}` makes one)")
-        return _parse_key(text.encode("utf-8", "replace"), path)
+        text = _keyring(name, lambda ring: Key((ring.get_password(SERVICE, name) or "").encode("utf-8", "replace")))
+        if not text: raise KeyFileError(f"{path}: no such key in the keyring (`medcrypt keygen {path}` makes one)")
+        return _parse_key(text, path)
     if path: return _parse_key(read_secret(path), path)
-    if os.environ.get("MEDCRYPT_KEY"): return _parse_key(os.environ["MEDCRYPT_KEY"].encode("utf-8", "replace"), "MEDCRYPT_KEY")
+    if os.environ.get("MEDCRYPT_KEY"): return _parse_key(Key(os.environ["MEDCRYPT_KEY"].encode("utf-8", "replace")), "MEDCRYPT_KEY")
     raise KeyFileError("no key: give a key file, or set MEDCRYPT_KEY_FILE to its path (`medcrypt keygen` makes one)")
 
 # %% ../../nbs/api/21_keys.ipynb #303b084e
@@ -130,7 +131,7 @@ def derive(
     info = purpose.encode() if isinstance(purpose, str) else purpose
     return Key(HKDF(SHA256(), size, salt, info).derive(bytes(key)))
 
-# %% ../../nbs/api/21_keys.ipynb #2d63218c
+# %% ../../nbs/api/21_keys.ipynb #b93ee2a0
 def from_passphrase(
     passphrase: str | bytes, # text is normalised (Unicode NFC) and coded as UTF-8
     salt: bytes,             # public, random, at least 8 bytes; the same salt gives the same key
@@ -140,7 +141,7 @@ def from_passphrase(
     p: int = 1,              # parallelisation
 ) -> Key:
     "Master key of 32 bytes from a passphrase by scrypt (RFC 7914). Raises KeyFileError."
-    if isinstance(passphrase, str): passphrase = unicodedata.normalize("NFC", passphrase).encode()
+    passphrase = Key(unicodedata.normalize("NFC", passphrase).encode() if isinstance(passphrase, str) else passphrase)  # no traceback from here shows it
     if not passphrase: raise KeyFileError("passphrase: empty")
     if len(salt) < 8: raise KeyFileError(f"passphrase: the salt needs at least 8 bytes, not {len(salt)}")
     try: return Key(hashlib.scrypt(passphrase, salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p + 2), dklen=KEY_BYTES))

@@ -6,7 +6,7 @@
 __all__ = ['INFO', 'MASTER', 'RECIPIENT', 'SIZES', 'MAX_SLOTS', 'WRAP', 'PrivateKey', 'PublicKey', 'new_private_key',
            'write_pair', 'load_private', 'load_public', 'load_any', 'make_slots', 'slots_size', 'kinds', 'open_slots']
 
-# %% ../../nbs/api/22_slots.ipynb #04a10190
+# %% ../../nbs/api/22_slots.ipynb #010b0357
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from Crypto.Protocol.DH import import_x25519_private_key, import_x25519_public_k
 from Crypto.PublicKey import ECC
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from ..core import write_bytes
+from ..core import read_regular, write_bytes
 from .aead import FAILED, EnvelopeError
 from .keys import KEY_BYTES, DataKey, Key, KeyFileError, derive, load_key, new_key, read_secret, write_secret
 
@@ -53,7 +53,7 @@ def _open_with(private: PrivateKey, slot: bytes) -> bytes | None:
     try: return HPKE.new(receiver_key=import_x25519_private_key(bytes(private)), aead_id=HPKE.AEAD.AES256_GCM, enc=slot[:32], info=INFO).unseal(slot[32:])
     except ValueError: return None
 
-# %% ../../nbs/api/22_slots.ipynb #834d0526
+# %% ../../nbs/api/22_slots.ipynb #2675dfe9
 def new_private_key() -> PrivateKey:
     "Fresh random X25519 private key, from the operating system."
     return PrivateKey(new_key())
@@ -64,20 +64,24 @@ def write_pair(
 ) -> PublicKey:
     "Write a key pair as PEM and give the public half. Raises KeyFileError when one of the files exists or cannot be written."
     private, public_path = private or new_private_key(), Path(f"{path}.pub")
-    pem = import_x25519_private_key(bytes(private)).export_key(format="PEM")
     if os.path.lexists(public_path): raise KeyFileError(f"{public_path}: exists already; a key file is never overwritten")
-    write_secret(path, pem + "\n")
+    write_secret(path, Key(import_x25519_private_key(bytes(private)).export_key(format="PEM").encode() + b"\n"))
     public = private.public()
     try: write_bytes(public_path, (import_x25519_public_key(public.raw).export_key(format="PEM") + "\n").encode(), replace=False)
     except OSError as error: raise KeyFileError(f"{public_path}: cannot be written ({error.strerror})") from None
     return public
 
-def _curve(text: bytes, path, private: bool) -> bytes:
-    what = "private" if private else "public"
+def _facts_of(text: Key) -> tuple | None:
+    # (curve, whether private, raw bytes) of a PEM key; None for none. No frame that raises holds the key itself: its repr shows it
     try: key = ECC.import_key(text.decode("ascii"))
-    except (ValueError, IndexError, TypeError): raise KeyFileError(f"{path}: not an X25519 {what} key in PEM") from None
-    if key.curve != "Curve25519" or key.has_private() != private: raise KeyFileError(f"{path}: not an X25519 {what} key ({'private' if key.has_private() else 'public'} key on {key.curve})")
-    return key.seed if private else key.export_key(format="raw")
+    except (ValueError, IndexError, TypeError): return None
+    return key.curve, key.has_private(), Key(b"" if key.curve != "Curve25519" else key.seed if key.has_private() else key.export_key(format="raw"))
+
+def _curve(text: Key, path, private: bool) -> Key:
+    what, found = "private" if private else "public", _facts_of(text)
+    if found is None: raise KeyFileError(f"{path}: not an X25519 {what} key in PEM")
+    if found[:2] != ("Curve25519", private): raise KeyFileError(f"{path}: not an X25519 {what} key ({'private' if found[1] else 'public'} key on {found[0]})")
+    return found[2]
 
 def load_private(path: str | os.PathLike) -> PrivateKey: # PEM file, mode 0600
     "A recipient's private key. Raises KeyFileError."
@@ -85,10 +89,10 @@ def load_private(path: str | os.PathLike) -> PrivateKey: # PEM file, mode 0600
 
 def load_public(path: str | os.PathLike) -> PublicKey: # PEM file
     "A recipient's public key. Raises KeyFileError."
-    try: text = Path(path).read_bytes()[:4096]
+    try: text = Key(read_regular(path, 4096))
     except OSError as error: raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None
     if b"PRIVATE KEY" in text: raise KeyFileError(f"{path}: a private key, where a public one is needed ({path}.pub?)")
-    return PublicKey(_curve(text, path, False))
+    return PublicKey(bytes(_curve(text, path, False)))
 
 def load_any(
     path: str | os.PathLike | None = None, # as for keys.load_key
@@ -138,12 +142,13 @@ def kinds(slots: bytes) -> list[int]: # a whole section
     while at < len(slots): found.append(slots[at]); at += 1 + SIZES[slots[at]]
     return found
 
-# %% ../../nbs/api/22_slots.ipynb #a08fc539
+# %% ../../nbs/api/22_slots.ipynb #af9c24ec
 def open_slots(
     slots: bytes, # a whole section
     key: bytes,   # master key, PrivateKey or DataKey
 ) -> DataKey:
     "The data key that one of the slots holds for this key. Raises EnvelopeError, always with the same text."
+    if not isinstance(key, (bytes, bytearray)): raise EnvelopeError(FAILED)
     if isinstance(key, DataKey) and len(key) == KEY_BYTES: return key
     kind, at = RECIPIENT if isinstance(key, PrivateKey) else MASTER, 1
     if len(key) != KEY_BYTES: raise EnvelopeError(FAILED)

@@ -54,11 +54,11 @@ def encode(
     def coded(step): return _finish(htj2k_encode(samples, step, reversible=False, **options), bits, signed)
     return _search(coded, pixels.size * bits / 8 / rate, max(FINEST_STEP, 2.0 ** -(bits + 1)))
 
-# %% ../../nbs/api/13_htj2k.ipynb #38d6914e
+# %% ../../nbs/api/13_htj2k.ipynb #2e7624f0
 _WIDE = 24  # bits: more than the widest sample and its overshoot, no more than a float's mantissa
 
 def decode(
-    codestream: bytes, # written by `encode`, and known to be genuine
+    codestream: bytes, # written by `encode` in this process: what comes from a file, under whatever key, may be a stranger's
     reduce: int = 0,   # highest resolutions to leave out
 ) -> np.ndarray:
     "Pixels (rows, columns), as `jpeg2000.decode` gives them. Unsafe on anything that somebody else may have written. Raises CodecError."

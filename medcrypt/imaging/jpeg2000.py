@@ -87,12 +87,12 @@ def _encode_part1(pixels, bits, rate) -> bytes:
     if narrow: output[42] = bits - 1 | signed << 7   # Ssiz (A.5.1): the true precision
     return bytes(output)
 
-# %% ../../nbs/api/13_jpeg2000.ipynb #0c1e1889
+# %% ../../nbs/api/13_jpeg2000.ipynb #e4f75b53
 def decode(
     codestream: bytes, # raw, or inside JP2 boxes; Part 1 or High-Throughput
     *,
     reduce: int = 0,   # highest resolutions to leave out, 0..levels
-    trusted: bool = False, # True: written by `encode`, and authenticated since
+    trusted: bool = False, # True: written by `encode` in this process; an envelope that opens does not say who wrote it
 ) -> np.ndarray:
     """Pixels: (rows, columns), or (rows, columns, components); uint8/16/32 or int8/16/32, the smallest that holds the precision.
 

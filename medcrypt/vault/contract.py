@@ -41,7 +41,7 @@ def dataset_key(
     "Key of one data set, which wraps the keys of its objects; it never leaves the contract's process."
     return derive(master_key, hashlib.sha256(dataset.encode()).digest(), "medcrypt data set 1")
 
-# %% ../../nbs/api/32_contract.ipynb #ea5a10e7
+# %% ../../nbs/api/32_contract.ipynb #eae1ca50
 def _now(time: float | None) -> float: return clock.time() if time is None else epoch_s(time)
 
 class Contract:
@@ -137,6 +137,7 @@ class Contract:
 
     def _confirm(self, decision: Decision, actions: tuple, names: Iterable[str] | None, time: float | None) -> tuple[dict, list[str]]:
         # a Decision is only a claim: what counts is the signed row
+        if type(decision.sequence) is not int or not 0 < decision.sequence < 1 << 63 or not isinstance(decision.objects, tuple) or not all(isinstance(name, str) for name in decision.objects): raise ContractError("decision: is none that a contract gave")
         fields = self.ledger.row(decision.sequence, decision.request_hash)
         if fields["kind"] != "request" or fields["granted"] is not True: raise ContractError(f"decision: not granted ({fields.get('reason', 'no request')})")
         if fields["action"] not in actions: raise ContractError(f"decision: granted for {fields['action']!r}, this needs {' or '.join(actions)}")
