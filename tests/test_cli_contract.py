@@ -107,3 +107,16 @@ def test_what_is_encrypted_for_a_data_set_opens_through_the_contract(policy, tmp
     contract, store = Contract(tmp_path / "l.sqlite", load_policy(policy)), Store(tmp_path / "store")
     decision = contract.request(sign_request(load_key(tmp_path / "c7.key"), subject="clinician-7", role="clinician", action="decrypt", purpose="care", dataset="ward-3", objects=names, contract=contract.public_key))
     assert [unseal(e, k)[0] for e, k in zip(contract.fetch(store, decision), contract.data_keys(decision, store, load_key(key[1])))] == [b"pixels"] * 2
+
+
+def test_check_notes_what_never_grants(policy, capsys):
+    policy.write_text(policy.read_text().replace("uses = 2", "expires = 2020-01-01")); assert main(["contract", "check", str(policy)]) == 0 and "note: rule 1 has expired" in capsys.readouterr().out
+    policy.write_text(""); assert main(["contract", "check", str(policy)]) == 0 and "everything is denied" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command,words", (("encrypt", "--skip-existing goes on"), ("decrypt", "nothing else was left"), ("rekey", "goes on where")))
+def test_what_an_interruption_says_is_true_of_the_command(command, words, capsys, monkeypatch):
+    from medcrypt.cli import file_commands
+    def interrupted(given): raise KeyboardInterrupt
+    interrupted.__name__ = command; monkeypatch.setattr(file_commands, command, interrupted)
+    assert main([command, "a.mce", *(["--in-place"] if command == "rekey" else [])]) == 130 and words in capsys.readouterr().err

@@ -656,3 +656,10 @@ def test_s3_without_its_package():
         print(sorted({"botocore", "aiohttp", "tensorflow"} & set(sys.modules)))
     """)])
     assert "s3://bucket/prefix: cannot be opened as a store: install s3fs" in out and "medcrypt[s3]" in out and out.endswith("[]\n")
+
+
+@pytest.mark.parametrize("url", ("s3:/bucket/vault", "s3:bucket", "memory:/x", "file:/tmp/x"))
+def test_a_url_with_too_few_slashes_is_no_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="two slashes"): Store(url)
+    assert not list(tmp_path.iterdir()) and Store(f"./{url}").put(b"x")

@@ -18,7 +18,7 @@ from ..vault.ledger import ContractError, export_lines, head_path, verify_export
 from ..vault.requests import public_key_of
 from ..vault.rules import Explanation, explain, epoch_s, load_policy, time_words
 
-# %% ../../nbs/api/78_contract_tools.ipynb #6a427753
+# %% ../../nbs/api/78_contract_tools.ipynb #2d9d96c7
 def check(
     path: str | os.PathLike, # TOML, see rules.load_policy
 ) -> str:
@@ -28,7 +28,7 @@ def check(
         limits = [f"{word} {time_words(value)}" for word, value in (("from", rule.begins), ("until", rule.expires)) if value is not None] + ([] if rule.uses is None else [f"{rule.uses} uses in all"])
         lines.append(f"rule {number} ({rule.id[:12]}): {', '.join([rule.words, *limits])}")
     lines += [f"subject {subject.name}: {', '.join(subject.roles)}; key {subject.public_key.hex()[:12]}..." for subject in policy.subjects]
-    return "\n".join([f"{path}: {len(policy.rules)} rules, {len(policy.subjects)} subjects; all else is denied", *lines, *(f"note: {note}" for note in policy.notes)])
+    return "\n".join([f"{path}: {len(policy.rules)} rules, {len(policy.subjects)} subjects; all else is denied", *lines, *(f"note: {note}" for note in (*policy.notes, *(f"rule {number} has expired" for number, rule in enumerate(policy.rules, 1) if rule.expires is not None and rule.expires <= clock.time()), *(() if policy.rules else ("without a rule everything is denied",))))])
 
 # %% ../../nbs/api/78_contract_tools.ipynb #d5561ba4
 def parse_time(text: str | float | None) -> float:

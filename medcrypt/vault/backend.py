@@ -222,7 +222,7 @@ class Objects:
         for found, upload, _ in self._uploads():
             if found == label: self.fs.call_s3("abort_multipart_upload", **upload)
 
-# %% ../../nbs/api/31_backend.ipynb #52379849
+# %% ../../nbs/api/31_backend.ipynb #c599e8f5
 S3_CONFIG = {"connect_timeout": 3, "read_timeout": 4, "retries": {"total_max_attempts": 3, "mode": "standard"}} # botocore's Config; the option config_kwargs overrides each
 
 def _check_url(url: str, what: str = "the URL"):
@@ -246,6 +246,7 @@ def open_backend(
     **storage_options,      # for fsspec, e.g. endpoint_url, anon
 ) -> Folder | Objects:
     "The backend at a URL. Raises StoreError; nothing is asked of a server yet."
+    if re.match(r"(s3a?|memory|file|https?):/?[^/]", url): raise StoreError(f"{url}: two slashes must follow the colon, or it is the name of a folder: write ./{url}")
     address = "://" in url
     if address: _check_url(url)
     s3 = address and url.rpartition("::")[2].partition("://")[0] in ("s3", "s3a")
