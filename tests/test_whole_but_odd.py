@@ -90,7 +90,7 @@ print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, file=sy
 @pytest.mark.parametrize("kind", ("blocks", "low", "image", "secret-blocks"))
 def test_a_sparse_file_costs_no_memory_before_it_is_checked(kind, tmp_path):
     "A header and nothing else, which claims a public section, or a ciphertext, of two gigabytes."
-    import json, struct, subprocess, sys
+    import json, subprocess, sys
     from medcrypt.crypto import envelope as e
     from medcrypt.cli.main import main
     assert main(["keygen", str(tmp_path / "k.key")]) == 0

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'SUITE', 'PADDED', 'CHUNK_BITS', 'PURPOSE', 'message_keys', 'associated_data', 'seal_chunks',
-           'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'open_whole', 'data_key',
-           'checked_key']
+           'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'unsealed', 'open_whole',
+           'data_key', 'checked_key']
 
-# %% ../../nbs/api/23_envelope.ipynb #e19e280d
+# %% ../../nbs/api/23_envelope.ipynb #f55d2d6d
 import hashlib, io, json, os, struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .aead import BLOCK, FAILED, IV_BYTES, TAG_BYTES, EnvelopeError, a256cbc_hs512_record, check_tag, open_a256cbc_hs512
 from .keys import KEY_BYTES, DataKey, Key, derive
@@ -221,15 +221,22 @@ def open_chunks(
         except EnvelopeError: raise EnvelopeError(FAILED) from None
     return _unpadded(genuine()) if reader.padded else genuine()
 
-# %% ../../nbs/api/23_envelope.ipynb #ac562873
+# %% ../../nbs/api/23_envelope.ipynb #3e7dac74
 def unseal(
     envelope: bytes,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
 ) -> tuple[bytes, dict]:
     "Plaintext and header: exactly what was sealed, or nothing. Raises EnvelopeError, whatever the cause, always with the same text."
+    return unsealed(envelope, lambda reader: open_whole(reader, key, len(envelope))[1])
+
+def unsealed(
+    envelope: bytes,
+    opener: Callable[[Reader], Any],
+) -> tuple[Any, dict]:
+    "What `opener` makes of an envelope in memory, and the header. Raises EnvelopeError; what is no envelope fails as everything else does."
     try: reader = in_memory(envelope)
     except EnvelopeError: raise EnvelopeError(FAILED) from None
-    return open_whole(reader, key, len(envelope))[1], reader.header
+    return opener(reader), reader.header
 
 def open_whole(
     reader: Reader,

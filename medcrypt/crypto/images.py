@@ -7,15 +7,15 @@ __all__ = ['WORDS', 'RANGES', 'DTYPES', 'CODECS', 'ENTRIES', 'check_facts', 'ima
            'read_header', 'public_limit', 'is_codestream_of', 'to_unsigned', 'from_unsigned', 'frames_of',
            'seal_frames', 'seal_image', 'read_facts', 'open_frames', 'open_parts', 'open_image', 'unseal_image']
 
-# %% ../../nbs/api/23_images.ipynb #d149161f
+# %% ../../nbs/api/23_images.ipynb #947eb58d
 import json, math, re, struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
 
-from .aead import FAILED, EnvelopeError
-from .envelope import Reader, in_memory, open_chunks, open_whole, seal_chunks
+from .aead import EnvelopeError
+from .envelope import Reader, open_chunks, open_whole, seal_chunks, unsealed
 from ..imaging import jpeg2000
 
 # %% ../../nbs/api/23_images.ipynb #a2a26198
@@ -196,7 +196,7 @@ def seal_image(
     keys = key if isinstance(key, (list, tuple)) else (key,)
     return b"".join(seal_frames(frames_of(pixels) if pixels.ndim > 1 and pixels.size else (), keys, shape=pixels.shape, dtype=pixels.dtype.newbyteorder("="), **options))
 
-# %% ../../nbs/api/23_images.ipynb #f51a335d
+# %% ../../nbs/api/23_images.ipynb #aa2880a9
 def read_facts(data: bytes) -> dict: # of an envelope that was authenticated
     "The facts of a picture. Raises EnvelopeError when they are none."
     try: return check_facts(json.loads(data))
@@ -268,6 +268,4 @@ def unseal_image(
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
 ) -> tuple[np.ndarray, dict]:
     "The picture, with its own shape and dtype, and the header with the facts in it. Raises EnvelopeError."
-    try: reader = in_memory(envelope)
-    except EnvelopeError: raise EnvelopeError(FAILED) from None
-    return open_image(reader, key), reader.header
+    return unsealed(envelope, lambda reader: open_image(reader, key))

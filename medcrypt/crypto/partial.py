@@ -6,14 +6,14 @@
 __all__ = ['KINDS', 'tile_grid', 'tiles_to_pixels', 'block_mask', 'fill_holes', 'seal_blocks', 'public_layer', 'layer_of',
            'open_blocks', 'unseal_blocks']
 
-# %% ../../nbs/api/24_partial.ipynb #dd895752
+# %% ../../nbs/api/24_partial.ipynb #bcd082b7
 import hashlib, math, os, struct, zlib
 from typing import Callable
 
 import numpy as np
 
-from .aead import FAILED, EnvelopeError
-from .envelope import Reader, in_memory, seal
+from .aead import EnvelopeError
+from .envelope import Reader, in_memory, seal, unsealed
 from .images import check_pixels, from_unsigned, image_header, is_codestream_of, open_parts, public_limit, read_header, to_unsigned
 from .keys import KEY_BYTES, DataKey, derive
 from ..imaging import jpeg2000
@@ -174,7 +174,7 @@ def layer_of(
     samples, mask, _ = _read_public(reader.header, b"".join(reader.public()), *found)
     return from_unsigned(samples, reader.header), mask
 
-# %% ../../nbs/api/24_partial.ipynb #fd8bf0ee
+# %% ../../nbs/api/24_partial.ipynb #85860a73
 def open_blocks(
     reader: Reader,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
@@ -196,6 +196,4 @@ def unseal_blocks(
     key: bytes, # as for open_blocks
 ) -> tuple[np.ndarray, dict]:
     "The exact picture, and the header with the facts in it. Raises EnvelopeError."
-    try: reader = in_memory(envelope)
-    except EnvelopeError: raise EnvelopeError(FAILED) from None
-    return open_blocks(reader, key), reader.header
+    return unsealed(envelope, lambda reader: open_blocks(reader, key))

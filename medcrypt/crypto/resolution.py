@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SPLITS', 'seal_resolution', 'public_codestream', 'public_picture', 'open_resolution', 'unseal_resolution']
 
-# %% ../../nbs/api/24_resolution.ipynb #2210a4a2
+# %% ../../nbs/api/24_resolution.ipynb #493ff3cd
 import numpy as np
 
-from .aead import FAILED, EnvelopeError
-from .envelope import Reader, in_memory, seal
+from .aead import EnvelopeError
+from .envelope import Reader, in_memory, seal, unsealed
 from .images import check_pixels, from_unsigned, image_header, is_codestream_of, open_parts, read_header, to_unsigned
 from .layers import LayerError, join, split_high, split_low
 from ..imaging import jpeg2000
@@ -65,7 +65,7 @@ def public_picture(
     try: return from_unsigned(jpeg2000.decode(codestream), header)
     except jpeg2000.CodecError as error: raise EnvelopeError(f"envelope: its codestream is damaged ({error})") from None
 
-# %% ../../nbs/api/24_resolution.ipynb #f6af0eae
+# %% ../../nbs/api/24_resolution.ipynb #8f1d7b1d
 def open_resolution(
     reader: Reader,
     key: bytes, # master key of 32 bytes, slots.PrivateKey, or the object's own DataKey
@@ -83,6 +83,4 @@ def unseal_resolution(
     key: bytes, # as for open_resolution
 ) -> tuple[np.ndarray, dict]:
     "The exact picture, and the header with the facts in it. Raises EnvelopeError."
-    try: reader = in_memory(envelope)
-    except EnvelopeError: raise EnvelopeError(FAILED) from None
-    return open_resolution(reader, key), reader.header
+    return unsealed(envelope, lambda reader: open_resolution(reader, key))

@@ -7,13 +7,12 @@ __all__ = ['ACTIONS', 'LIMIT_S', 'FIELDS', 'LIMIT_BYTES', 'LIMIT_LINES', 'LIMIT_
            'time_words', 'Rule', 'Subject', 'subject_of', 'conflict', 'Policy', 'Condition', 'Check', 'Explanation',
            'explain', 'load_policy', 'dump_policy']
 
-# %% ../../nbs/api/31_rules.ipynb #3ad4e35c
+# %% ../../nbs/api/31_rules.ipynb #ddbe0ea7
 import difflib, hashlib, json, os, re, tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from functools import lru_cache
-from pathlib import Path
 
 from Crypto.Signature import eddsa
 
