@@ -6,15 +6,22 @@ import sys
 from pathlib import Path
 
 from medcrypt.cli.chain import sources
+from medcrypt.core import profile
+from medcrypt.learning.rungs import jobs
 
 ROOT = Path(workflow.basedir)
 NAMES = sorted(config["datasets"], key=lambda n: (config["datasets"][n]["modality"] != "CXR", n))  # radiographs first, as in the paper
 COMMON = {"out": ".", "profile": config["profile"], "seed": config["seed"]}
 ALL = {**COMMON, "dataset_names": ",".join(NAMES)}
+PROFILE = profile(config["profile"])
+MODELS = [job.slug for job in jobs(PROFILE.views)]
+FINDINGS = {n: ["findings"] for n in NAMES if config["datasets"][n].get("findings")}  # one model more, for several labels
 
 
 wildcard_constraints:
     dataset="|".join(NAMES),
+    model="|".join([*MODELS, "findings"]),
+    repetition=r"\d+",
 
 
 def needs(notebook):
@@ -74,9 +81,24 @@ rule storage:
     shell: step("25_storage")
 
 
+def spread_fits(wildcards):
+    """One step for each model and repetition, where the profile asks for it."""
+    return expand(rules.fit.output.fits, dataset=wildcards.dataset, model=MODELS + FINDINGS.get(wildcards.dataset, []), repetition=range(PROFILE.seeds)) if PROFILE.spread else []
+
+
+rule fit:
+    input: needs("28_fit"), "work/data/{dataset}.npz", "work/vault/{dataset}.index.csv"
+    output: fits="work/fits/{dataset}/{model}.{repetition}.list.csv", notebook="notebooks/28_fit-{dataset}-{model}-{repetition}.ipynb"
+    params: p=lambda w: json.dumps({**COMMON, "dataset": w.dataset, "model": w.model, "repetition": int(w.repetition)}, sort_keys=True)
+    threads: 1
+    shell: step("28_fit", "-{wildcards.dataset}-{wildcards.model}-{wildcards.repetition}")
+
+
 rule train:
-    input: needs("30_train"), "work/data/{dataset}.npz", "work/vault/{dataset}.index.csv"
-    output: "work/predictions/{dataset}.csv", "work/models/{dataset}/masked-cnn.keras", "work/manifest/30_train-{dataset}.json", notebook="notebooks/30_train-{dataset}.ipynb"
+    input: needs("30_train"), "work/data/{dataset}.npz", "work/vault/{dataset}.index.csv", spread_fits
+    output:
+        "work/predictions/{dataset}.csv", "work/predictions/{dataset}.findings.csv", expand("work/models/{{dataset}}/{m}.keras", m=("masked-cnn", "plain-cnn")), "work/manifest/30_train-{dataset}.json",
+        notebook="notebooks/30_train-{dataset}.ipynb",
     params: p=of_dataset
     threads: 1  # more threads change the last digits and hardly the speed of networks this small; data sets run side by side
     priority: 10
@@ -84,12 +106,20 @@ rule train:
 
 
 rule performance:
-    input: needs("40_performance"), expand("work/predictions/{d}.csv", d=NAMES), expand("figures/data_{d}.csv", d=NAMES)
+    input: needs("40_performance"), expand("work/predictions/{d}.csv", d=NAMES), expand("work/predictions/{d}.findings.csv", d=NAMES), expand("figures/data_{d}.csv", d=NAMES)
     output:
-        table("table0_data", "table1_performance", "table1_drop"), figure("figure_roc", "figure_ladder", "figure_ratio"), "work/manifest/40_performance.json",
+        table("table0_data", "table1_performance", "table1_drop", "table1_hidden", "table1_findings"), figure("figure_roc", "figure_ladder", "figure_ratio"), "work/manifest/40_performance.json",
         notebook="notebooks/40_performance.ipynb",
     params: p=json.dumps(ALL, sort_keys=True)
     shell: step("40_performance")
+
+
+rule ablation:
+    input: needs("35_ablation"), expand("work/data/{d}.npz", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES)
+    output: table("table7_ablation"), "work/manifest/35_ablation.json", notebook="notebooks/35_ablation.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    threads: 1
+    shell: step("35_ablation")
 
 
 rule fidelity:
@@ -115,8 +145,8 @@ rule paper_mode:
 
 rule latency:
     # all cores, so that nothing else of the chain runs beside the clock
-    input: needs("60_latency"), expand("work/models/{d}/masked-cnn.keras", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES)
-    output: table("table5_latency"), figure("figure_latency"), "work/manifest/60_latency.json", notebook="notebooks/60_latency.ipynb"
+    input: needs("60_latency"), expand("work/models/{d}/{m}.keras", d=NAMES, m=("masked-cnn", "plain-cnn")), expand("work/vault/{d}.index.csv", d=NAMES)
+    output: table("table5_latency", "table5_serving"), figure("figure_latency"), expand("work/models/{d}/{m}.tflite", d=NAMES, m=("masked-cnn", "plain-cnn")), "work/manifest/60_latency.json", notebook="notebooks/60_latency.ipynb"
     params: p=json.dumps(ALL, sort_keys=True)
     threads: workflow.cores or 1
     shell: step("60_latency")
@@ -131,7 +161,7 @@ rule architecture:
 
 rule claims:
     input:
-        needs("90_claims"), [f"work/manifest/{n}.json" for n in ("25_storage", "40_performance", "45_fidelity", "50_leakage", "52_paper_mode", "60_latency", "80_architecture")],
+        needs("90_claims"), [f"work/manifest/{n}.json" for n in ("25_storage", "35_ablation", "40_performance", "45_fidelity", "50_leakage", "52_paper_mode", "60_latency", "80_architecture")],
         expand("work/manifest/{step}-{d}.json", step=("10_data", "20_encrypt", "30_train"), d=NAMES),
         table0=["figures/" + t + ".csv" for t in ("table0_data", "table1_performance", "table1_drop", "table2_storage", "table3_leakage", "table4_fidelity", "table5_latency")],
     output:
@@ -146,4 +176,4 @@ rule all:
     default_target: True
     input:
         expand(rules.data.output, dataset=NAMES), expand(rules.encrypt.output, dataset=NAMES), expand(rules.train.output, dataset=NAMES),
-        rules.storage.output, rules.performance.output, rules.fidelity.output, rules.leakage.output, rules.paper_mode.output, rules.latency.output, rules.architecture.output, rules.claims.output,
+        rules.storage.output, rules.performance.output, rules.ablation.output, rules.fidelity.output, rules.leakage.output, rules.paper_mode.output, rules.latency.output, rules.architecture.output, rules.claims.output,

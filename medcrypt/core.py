@@ -41,7 +41,7 @@ def data_home() -> Path:
     "Folder of downloaded collections: $MEDCRYPT_DATA, else `medcrypt` in the user's cache folder."
     return Path(os.environ.get("MEDCRYPT_DATA") or pooch.os_cache("medcrypt"))
 
-# %% ../nbs/api/00_core.ipynb #d0433709
+# %% ../nbs/api/00_core.ipynb #d5eeb7af
 @dataclass(frozen=True)
 class RunPaths:
     "Where one run keeps its things, all under `out`."
@@ -74,11 +74,13 @@ class RunPaths:
     def subject_key(self, dataset: str, role: str) -> Path: return self.work / "keys" / f"{dataset}.{role}.key"
     def ledger(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.ledger.sqlite"
     def predictions(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.csv"
+    def findings(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.findings.csv"
     def fits(self, dataset: str) -> Path: return self.work / "fits" / dataset
+    def fit_list(self, dataset: str, model: str, repetition: int) -> Path: return self.fits(dataset) / f"{model}.{repetition}.list.csv"
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"
     def model(self, dataset: str, name: str) -> Path: return self.work / "models" / dataset / f"{name}.keras"
 
-# %% ../nbs/api/00_core.ipynb #d4114d07
+# %% ../nbs/api/00_core.ipynb #8cbc7f7e
 @dataclass(frozen=True)
 class Profile:
     "How much work one run does."
@@ -86,7 +88,7 @@ class Profile:
     images: int          # phantom images per data set
     cxr_size: int        # radiographs are resized to (cxr_size, cxr_size) pixels
     ct_size: int         # CT crops are resized to (ct_size, ct_size) pixels
-    ratios: tuple        # hidden fractions for which encrypted objects are made
+    views: tuple         # names of learning.views for which objects are made; `length` needs none of its own
     folds: int           # patient-level cross-validation folds: every image is a test image once per seed
     seeds: int           # repetitions of the whole cross-validation
     epochs: int          # training epochs per fit
@@ -96,11 +98,24 @@ class Profile:
     storage_files: int   # files per data set in the storage table
     full_size: int       # full-size phantoms of each kind in the storage table
     limit: int           # most images taken from a folder, whole patients; 0 = all
+    spread: bool         # each model and repetition is a step of its own, for many machines
+
+    @property
+    def ratios(self) -> tuple:
+        "Hidden fractions of its blocks-p views."
+        return tuple(float(view.removeprefix("blocks-")) for view in self.views if view.startswith("blocks-"))
+
+_SMOKE = ("plain", "blocks-0.5", "le", "cbc", "codestream")
+_LAPTOP = ("plain", "blocks-0.25", "blocks-0.5", "blocks-0.75", "roi", "resolution-4", "le", "le-each", "cbc", "codestream")
+_SAMPLE = ("plain", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9", "cbc", "codestream")
+_FULL = ("plain", "blocks-0.1", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9", "roi", "resolution-2", "resolution-4", "resolution-8", "details-2", "details-4", "details-8",
+         "le", "le-each", "ele", "ele-each", "etc", "etc-each", "pixel", "pixel-each", "neuracrypt", "neuracrypt-each", "ecb", "ecb-each", "cbc-fixed-iv", "cbc", "codestream")
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, (0.5,), 2, 1, 32, 500, 8, 16, 40, 2, 2500),
-    Profile("laptop", 1500, 64, 48, (0.25, 0.5, 0.75), 3, 3, 24, 2000, 30, 64, 200, 6, 10000),
-    Profile("full", 4000, 128, 64, (0.1, 0.25, 0.5, 0.75, 0.9), 5, 5, 40, 5000, 100, 256, 1000, 20, 0))}
+    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False),
+    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 28, 2000, 30, 64, 200, 6, 10000, False),
+    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False),
+    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True))}
 
 def profile(
     name: str, # one of PROFILES

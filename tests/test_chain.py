@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from medcrypt.cli import chain
-from medcrypt.cli.chain import ChainError, configure, locked, prepare, publish, sources
+from medcrypt.cli import publish as publishing
+from medcrypt.cli.chain import ChainError, configure, locked, prepare, sources
+from medcrypt.cli.publish import publish
 from medcrypt.core import ConfigError, MedcryptError, RunPaths, project_root, write_json
 
 ROOT = project_root()
@@ -179,10 +181,23 @@ def test_what_a_killed_command_left_running_is_ended(tmp_path):
     assert not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE
 
 
-def test_only_phantoms_are_published(tmp_path):
+def test_of_real_pictures_only_tables_and_plots_are_published(tmp_path):
     run = RunPaths(tmp_path / "run")
     write_json(run.config, configure([str(folder_of_pictures(tmp_path))], "smoke"))
-    with pytest.raises(ChainError, match="phantoms"): publish(run, tmp_path)
+    run.figures.mkdir(parents=True)
+    for name in ("table1_performance.csv", "figure_roc.png", "figure_views_pics.png", "figure_views_pics.csv", "figure_pipeline_pics.svg", "figure_examples_pics.png"): (run.figures / name).write_text("x")
+    (run.figures / "README.md").write_text("# Figures\n\n## Claims\n\n## Figures\n\n### figure_roc (from `a`)\n\n![figure_roc](figure_roc.png)\n\n### figure_views_pics (from `b`)\n\n![figure_views_pics](figure_views_pics.png)\n")
+    described = tmp_path / "two.toml"; described.write_text("# how")
+    target = publish(run, tmp_path, "medcrypt reproduce --profile sample", described)
+    assert target == tmp_path / "figures" / "sample" and sorted(p.name for p in target.iterdir()) == ["README.md", "figure_roc.png", "table1_performance.csv", "two.toml"]
+    text = (target / "README.md").read_text()
+    assert "`medcrypt reproduce --profile sample`" in text and "figure_roc.png" in text and "figure_views" not in text and not (tmp_path / "README.md").exists()
+
+
+def test_phantoms_and_other_data_are_published_apart(tmp_path):
+    run = RunPaths(tmp_path / "run")
+    write_json(run.config, configure(["phantom", str(folder_of_pictures(tmp_path))], "smoke"))
+    with pytest.raises(ChainError, match="apart"): publish(run, tmp_path)
 
 
 def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
@@ -191,13 +206,13 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     run.figures.mkdir(parents=True)
     (run.figures / "claims.md").write_text("Caption of this run.\n\n| ... |\n")
     (run.figures / "claims.csv").write_text("id,where,claim,measured,verdict\nssim,4.3,a | b,-,reproduced\n")
-    (tmp_path / "figures").mkdir(); (tmp_path / "figures" / "stale.png").write_text("x")
-    (tmp_path / "README.md").write_text(f"before\n{chain.CLAIMS_START}\n| old |\n{chain.CLAIMS_END}\nafter\n")
+    (tmp_path / "figures" / "phantom").mkdir(parents=True); (tmp_path / "figures" / "phantom" / "stale.png").write_text("x")
+    (tmp_path / "README.md").write_text(f"before\n{publishing.CLAIMS_START}\n| old |\n{publishing.CLAIMS_END}\nafter\n")
     publish(run, tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith(f"before\n{chain.CLAIMS_START}\nCaption of this run.\n") and text.endswith(f"{chain.CLAIMS_END}\nafter\n")
+    assert text.startswith(f"before\n{publishing.CLAIMS_START}\nCaption of this run.\n") and text.endswith(f"{publishing.CLAIMS_END}\nafter\n")
     assert "| a \\| b (4.3) | - | **reproduced** |" in text and "old" not in text
-    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["claims.csv", "claims.md"]
+    assert sorted(p.name for p in (tmp_path / "figures" / "phantom").iterdir()) == ["claims.csv", "claims.md"]
 
 
 def dry_run(out):

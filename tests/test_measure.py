@@ -73,7 +73,7 @@ def test_latency_has_every_stage_and_path_and_leaves_no_plain_file(tmp_path):
     master = Key(seeded_bytes(0, "m")(32)); key = contract.dataset_key(master, "toy")
     objects = archive.open_archive(RunPaths(tmp_path), "toy")
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
-    index = pd.DataFrame(archive.fill(objects, pictures, key, ratios=(.5,), block=4, bits=8, random=seeded_bytes(0, "iv")))
+    index = pd.DataFrame(archive.fill(objects, pictures, key, views=("plain", "blocks-0.5", "cbc", "codestream"), block=4, bits=8, random=seeded_bytes(0, "iv")))
     before = {p for p in (tmp_path / "work").rglob("*.j2k")}
     table = measure.latency(index, 5, archive=objects, master=master, model=masked_cnn.build((16, 16), width=4), view="blocks-0.5", folder=tmp_path / "work", repeats=3, seed=0, resamples=50)
     stages = {s for parts in measure.PATHS.values() for s in parts}
@@ -84,14 +84,14 @@ def test_latency_has_every_stage_and_path_and_leaves_no_plain_file(tmp_path):
 def test_the_archive_gives_models_no_key_and_nobody_more_than_asked(tmp_path):
     objects = archive.open_archive(RunPaths(tmp_path / "a"), "toy")
     pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16), dtype=np.uint8)
-    index = archive.fill(objects, pictures, KEY, ratios=(.25, .5), block=4, bits=8, random=seeded_bytes(0, "iv"))
+    index = archive.fill(objects, pictures, KEY, views=("plain", "blocks-0.25", "blocks-0.5", "cbc", "codestream"), block=4, bits=8, random=seeded_bytes(0, "iv"))
     assert {r["view"] for r in index} == {"plain", "blocks-0.25", "blocks-0.5", "cbc", "jpeg2000", "codestream"} and len(index) == 12
     granted = objects.ask("view", [index[0]["name"]], role="model", purpose="research")
     with pytest.raises(contract.ContractError): objects.contract.data_keys(granted, objects.readable, KEY)
     with pytest.raises(contract.ContractError): list(objects.contract.fetch(objects.readable, granted, [index[1]["name"]]))
     for action, role, purpose in (("decrypt", "model", "research"), ("view", "model", "marketing"), ("view", "visitor", "research"), ("store", "model", "research")):
         with pytest.raises(contract.ContractError): objects.ask(action, [], role=role, purpose=purpose)
-    again = archive.fill(archive.open_archive(RunPaths(tmp_path / "b"), "toy"), pictures, KEY, ratios=(.25, .5), block=4, bits=8, random=seeded_bytes(0, "iv"))
+    again = archive.fill(archive.open_archive(RunPaths(tmp_path / "b"), "toy"), pictures, KEY, views=("plain", "blocks-0.25", "blocks-0.5", "cbc", "codestream"), block=4, bits=8, random=seeded_bytes(0, "iv"))
     assert [r["name"] for r in again] == [r["name"] for r in index], "seeded phantoms must repeat to the byte"
 
 
@@ -99,7 +99,7 @@ def test_nothing_in_the_vault_can_be_read_without_a_key(tmp_path):
     from medcrypt.crypto.envelope import parse
     objects = archive.open_archive(RunPaths(tmp_path), "toy")
     pictures = np.full((2, 32, 32), 77, np.uint8); pictures[:, 8:24, 8:24] = 200
-    index = pd.DataFrame(archive.fill(objects, pictures, KEY, ratios=(.5,), block=4, bits=8, random=seeded_bytes(0, "iv")))
+    index = pd.DataFrame(archive.fill(objects, pictures, KEY, views=("plain", "blocks-0.5", "cbc", "codestream"), block=4, bits=8, random=seeded_bytes(0, "iv")))
     assert set(objects.vault.names()) == set(index[index["readable"] == 0]["name"]) and len(objects.vault.names()) == 6
     assert set(objects.readable.names()) == set(index[index["readable"] > 0]["name"])
     for name in objects.vault.names():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medcrypt.core import MedcryptError
-from medcrypt.crypto import images, partial, resolution
+from medcrypt.crypto import images, partial, resolution, scrambled
 from medcrypt.crypto.envelope import EnvelopeError, data_key, in_memory, parse, seal, unseal
 from medcrypt.crypto.keys import Key
 from medcrypt.crypto.rewrap import rewrap
@@ -18,8 +18,9 @@ GREY, VOLUME, WIDE = DRAW.integers(0, 4096, (40, 33)).astype("uint16"), DRAW.int
 MADE = [(images.seal_image(GREY, KEY, image_id="ab", bits=12, facts={"modality": "CT"}), images.unseal_image), (images.seal_image(VOLUME, KEY, image_id="ab"), images.unseal_image), (images.seal_image(WIDE, KEY, image_id="ab"), images.unseal_image),
         (images.seal_image(GREY, KEY, image_id="ab", codec="raw"), images.unseal_image), (partial.seal_blocks(GREY, KEY, ratio=.5, image_id="ab", bits=12, facts={"modality": "CT"}), partial.unseal_blocks),
         (partial.seal_blocks(GREY, KEY, ratio=.5, image_id="ab", mask="secret"), partial.unseal_blocks), (partial.seal_blocks(GREY, KEY, visible=GREY > 2000, image_id="ab", mask="secret"), partial.unseal_blocks),
-        (resolution.seal_resolution(GREY, KEY, resolutions=2, image_id="ab"), resolution.unseal_resolution), (resolution.seal_resolution(GREY, KEY, resolutions=2, shown="details", image_id="ab"), resolution.unseal_resolution)]
-ODD = [None, 0, -1, 1, 2**31, 2**70, 1.5, "x", [], {}, [1], [2**20, 2**20], [0, 0], [1, 1], True, "uint8", "float64", "raw", "jpeg2000", "htj2k", "blocks", "image", "low", "details", "secret-blocks", [3, 12, 10, 3], [40, 33], [33, 40]]
+        (resolution.seal_resolution(GREY, KEY, resolutions=2, image_id="ab"), resolution.unseal_resolution), (resolution.seal_resolution(GREY, KEY, resolutions=2, shown="details", image_id="ab"), resolution.unseal_resolution),
+        *((scrambled.seal_scrambled(GREY, KEY, scheme=scheme, image_id="ab", bits=12, facts={"modality": "CT"}), scrambled.unseal_scrambled) for scheme in ("le", "pixel", "cbc_fixed_iv", "neuracrypt"))]
+ODD = [None, 0, -1, 1, 2**31, 2**70, 1.5, "x", [], {}, [1], [2**20, 2**20], [0, 0], [1, 1], True, "uint8", "float64", "raw", "jpeg2000", "htj2k", "blocks", "image", "low", "details", "secret-blocks", "scrambled", "le", "ecb", "neuracrypt", 8, 12, [3, 12, 10, 3], [40, 33], [33, 40]]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -32,7 +33,7 @@ def test_one_kind_of_error(seed):
         for _ in range(draw.choice((1, 1, 2, 3))):
             what = draw.randrange(4)
             if what == 0:
-                name = draw.choice([*header, "offset", "rate", "facts", "block", "ratio"])
+                name = draw.choice([*header, "offset", "rate", "facts", "block", "ratio", "scheme"])
                 if draw.random() < .2: header.pop(name, None)
                 else: header[name] = draw.choice(ODD)
             elif what == 1 and public:
@@ -43,7 +44,7 @@ def test_one_kind_of_error(seed):
                 elif draw.random() < .3: plaintext += draw.randbytes(draw.randrange(1, 9))
                 else: plaintext[draw.randrange(min(len(plaintext), draw.choice((20, 9999))))] = draw.randrange(256)
         odd = seal(bytes(plaintext), KEY, header, public=bytes(public))
-        for look in (lambda: opened(odd, KEY), lambda: draw.choice((images.unseal_image, partial.unseal_blocks, resolution.unseal_resolution))(odd, KEY), lambda: partial.public_layer(odd), lambda: resolution.public_picture(odd)):
+        for look in (lambda: opened(odd, KEY), lambda: draw.choice((images.unseal_image, partial.unseal_blocks, resolution.unseal_resolution, scrambled.unseal_scrambled))(odd, KEY), lambda: partial.public_layer(odd), lambda: resolution.public_picture(odd), lambda: scrambled.scrambled_picture(odd)):
             try: look()
             except MedcryptError as error: assert type(error) is EnvelopeError
 

@@ -15,7 +15,16 @@ from ..imaging.loading import check_files, reading_cost, select
 from ..imaging.preprocessing import Preprocessing
 from ..imaging.sources import detect, open_source
 
-# %% ../../nbs/api/77_collections.ipynb #57afa02c
+# %% ../../nbs/api/77_collections.ipynb #350696d1
+def _told(values: dict) -> str: # one covariate, in words
+    known = [value for value in values.values() if value == value and value != ""]
+    numbers = isinstance(known[0], float)
+    return (f"{min(known):g} to {max(known):g}" if numbers else f"{len(set(known))} words") + (f", {len(values) - len(known)} unknown" if len(known) < len(values) else "")
+
+def _counted(values: dict) -> str: # one finding, in words
+    known = [value for value in values.values() if value == value]
+    return f"{sum(known):.0f} of {len(known)}" + (f", {len(values) - len(known)} unknown" if len(known) < len(values) else "")
+
 def describe(
     folder: Path,
     size: int = 128,  # rows and columns that pictures are resized to
@@ -31,6 +40,8 @@ def describe(
     lines = [f"{config.folder}: {config.title or config.name}{f' ({config.source})' if config.source and config.source != config.title else ''}, {config.modality}",
              f"label {config.label}: {len(labels)} pictures, {sum(labels)} positive (prevalence {sum(labels) / len(labels):.3f}), {len(patients)} patients" + (f", {found.anonymous} pictures without a patient" if found.anonymous else ""),
              f"left out: {', '.join(f'{count} {reason}' for reason, count in found.dropped.items()) or 'none'}", f"columns: {', '.join(source.rows[0])}"]
+    if config.covariates: lines.append(f"covariates: {', '.join(f'{name} ({_told(values)})' for name, values in found.covariates.items())}")
+    if config.findings: lines.append(f"findings: {', '.join(f'{name} ({_counted(values)})' for name, values in found.findings.items())}")
     if parts: lines.append(f"official split: {', '.join(f'{count} {part}' for part, count in parts.items())}" + ("" if config.split == "official" else " (not used; --split official does)"))
     lines += list(found.notes)
     if len(labels) >= 10:

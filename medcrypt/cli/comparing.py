@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIB', 'OPENERS', 'watched', 'open_pixels', 'holds_pixels', 'holds_bytes', 'made_so']
 
-# %% ../../nbs/api/74_comparing.ipynb #e95cf9ee
+# %% ../../nbs/api/74_comparing.ipynb #690baa5a
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import progress, sha256_file
-from ..crypto import images, partial, resolution
+from ..crypto import images, partial, resolution, scrambled
 from ..crypto.envelope import EnvelopeError, Reader, open_chunks
 from ..crypto.slots import MASTER, RECIPIENT, PublicKey, kinds
 from ..imaging.codestream import is_htj2k
@@ -36,8 +36,8 @@ def watched(
             bar.update(done // unit - bar.n)
     finally: bar.close()
 
-# %% ../../nbs/api/74_comparing.ipynb #645ce548
-OPENERS = {"image": images.open_image, "blocks": partial.open_blocks, "secret-blocks": partial.open_blocks, **dict.fromkeys(resolution.SPLITS, resolution.open_resolution)}
+# %% ../../nbs/api/74_comparing.ipynb #28844a97
+OPENERS = {"image": images.open_image, "blocks": partial.open_blocks, "secret-blocks": partial.open_blocks, **dict.fromkeys(resolution.SPLITS, resolution.open_resolution), scrambled.KIND: scrambled.open_scrambled}
 
 def open_pixels(
     reader: Reader,

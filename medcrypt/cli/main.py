@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'AFTERWARDS', 'default_out', 'reproduce', 'data', 'bench', 'doctor', 'parser', 'main']
 
-# %% ../../nbs/api/75_main.ipynb #fbdae664
+# %% ../../nbs/api/75_main.ipynb #534e3297
 import argparse, contextlib, os, signal, sys, threading, time
 from pathlib import Path
 
 import medcrypt
-from . import custody, file_commands
+from . import custody, file_commands, predict
 from .arguments import count
 from ..core import PROFILES, ConfigError, MedcryptError, data_home, project_root, threads
 
-# %% ../../nbs/api/75_main.ipynb #2b56c205
+# %% ../../nbs/api/75_main.ipynb #3809cc24
 def default_out(config: dict) -> Path:
     "runs/<data>-<profile> in the checkout: another folder for other data, so that no run overwrites another."
     names = ["phantom" if all(d["kind"] == "phantom" for d in config["datasets"].values()) else "-".join(config["datasets"])]
@@ -22,21 +22,21 @@ def default_out(config: dict) -> Path:
 
 def reproduce(given: argparse.Namespace) -> int:
     "Run the chain and print the claims table."
-    from medcrypt.cli import chain
+    from medcrypt.cli import chain, publish
     started = time.time()
     data = given.data or ([] if given.dataset_config else ["phantom"])
     config = chain.configure(data, given.profile, seed=given.seed, label=given.label, group=given.group, include=given.include, crop=given.crop, size=given.size, block=given.block, slices=given.slices, split=given.split,
-                             dataset_config=given.dataset_config, storage=given.storage)
+                             covariates=given.covariates, findings=given.findings, dataset_config=given.dataset_config, storage=given.storage)
     out = (given.out or default_out(config)).resolve()
     print(f"medcrypt: {', '.join(config['datasets'])}, profile {given.profile}, {given.cores} cores, into {out}", flush=True)
     paths, ran = chain.reproduce(config, out, cores=given.cores, force=given.force, extra=tuple(given.snakemake))
     if given.snakemake: print(f"done: {ran} steps; {paths.out}"); return 0 # a dry run or a part of the chain: no new claims
     print(f"\n{(paths.figures / 'claims.txt').read_text(encoding='utf-8').rstrip()}\n")
-    if given.publish: print(f"published: {chain.publish(paths, project_root())}")
+    if given.publish: print(f"published: {publish.publish(paths, project_root(), publish.as_typed(sys.argv[1:]), given.dataset_config)}")
     print(f"{'nothing to do: everything is up to date' if not ran else f'{ran} steps'}, {time.time() - started:.0f} s\nfigures and tables: {paths.figures}\nexecuted notebooks: {paths.notebooks}")
     return 0
 
-# %% ../../nbs/api/75_main.ipynb #d7f5fdae
+# %% ../../nbs/api/75_main.ipynb #70fc547c
 def data(given: argparse.Namespace) -> int:
     "List the public collections, fetch one, or say what lies in a folder."
     if given.do == "fetch":
@@ -51,7 +51,7 @@ def data(given: argparse.Namespace) -> int:
         print(f"{given.name}: {where}")
         return 0
     from medcrypt.cli import collections
-    print(collections.listing() if given.do == "list" else collections.describe(given.folder, label=given.label, group=given.group, include=given.include, slices=given.slices, split=given.split))
+    print(collections.listing() if given.do == "list" else collections.describe(given.folder, label=given.label, group=given.group, include=given.include, slices=given.slices, split=given.split, covariates=given.covariates, findings=given.findings))
     return 0
 
 def bench(given: argparse.Namespace) -> int:
@@ -59,6 +59,10 @@ def bench(given: argparse.Namespace) -> int:
     if given.what == "crypto":
         from medcrypt.cli import bench_crypto
         print(bench_crypto.words(bench_crypto.bench(rounds=given.rounds, tick=lambda what: print(f"  {what}", file=sys.stderr, flush=True))))
+        return 0
+    if given.what == "learning":
+        from medcrypt.cli import bench_learning
+        print(bench_learning.words(bench_learning.bench(rounds=given.rounds, sizes=tuple(given.sizes), count=given.pictures, cores=given.cores, tick=lambda what: print(f"  {what}", file=sys.stderr, flush=True))))
         return 0
     from medcrypt.cli import bench_imaging
     report = bench_imaging.bench(files=given.files, rounds=given.rounds, size=given.size, workers=given.cores, memory_files=tuple(given.memory_files), tick=lambda what: print(f"  {what}", file=sys.stderr, flush=True))
@@ -72,7 +76,7 @@ def doctor(given: argparse.Namespace) -> int:
     for check in found: print(f"{'ok  ' if check.fine else 'MEND'} {check.name}: {check.finding}" + ("" if check.fine else f" -> {check.advice}"))
     return 0 if all(c.fine for c in found) else 1
 
-# %% ../../nbs/api/75_main.ipynb #b5dc2df6
+# %% ../../nbs/api/75_main.ipynb #3ae3ff63
 def parser() -> argparse.ArgumentParser:
     "All options and their help."
     top = argparse.ArgumentParser(prog="medcrypt", description="Reproduce, measure and use diagnosis from encrypted medical images.", epilog="medcrypt COMMAND --help shows a command's options.")
@@ -95,13 +99,16 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument("--block", type=int, help="side of the blocks that are hidden, in pixels")
     folder.add_argument("--slices", choices=("central", "2.5d"), help="of a CT volume: the central slice, or three orthogonal planes side by side")
     folder.add_argument("--split", choices=("patient", "official"), help="cross-validation by patient (default), or the collection's own training and test images")
+    folder.add_argument("--covariates", metavar="COLUMNS", help="columns that are known without the picture, separated by commas: a baseline each (default: those of a known collection, e.g. diameter_mm; '' for none)")
+    folder.add_argument("--findings", metavar="COLUMNS", help="further columns of 0 and 1 that one model predicts together, separated by commas; empty and -1 are not known (default: those of ChestX-ray14 as it is published; '' for none)")
     p.add_argument("--dataset-config", type=Path, metavar="FILE", help="TOML that describes several data sets")
     p.add_argument("--storage", type=Path, metavar="FOLDER", help="measure the storage table on the DICOM files below FOLDER as well")
     p.add_argument("--force", action="store_true", help="use an output folder that holds a different run")
-    p.add_argument("--publish", action="store_true", help="afterwards copy figures/ and the README's claims table into the checkout (phantoms only)")
+    p.add_argument("--publish", action="store_true", help="afterwards copy tables and figures into the checkout: figures/phantom and the README's claims table, or, of other data, figures/sample without any picture of them")
     p.add_argument("--snakemake", nargs=argparse.REMAINDER, default=[], help="everything after this goes to Snakemake, e.g. --snakemake --executor slurm --jobs 50")
 
     file_commands.add(command)
+    predict.add(command)
     custody.add(command)
 
     p = command(data, "list the public collections, fetch one, or say what lies in a folder")
@@ -116,12 +123,12 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--yes", action="store_true", help="lidc: agree to a large download")
     q = does.add_parser("show", help="what lies in a folder", description="A folder as a data set: label, prevalence, patients, what is left out, and what reading it costs here.")
     q.add_argument("folder", type=Path, metavar="FOLDER|FILE.npz")
-    for name in ("label", "group", "include"): q.add_argument(f"--{name}", help="as for reproduce")
+    for name in ("label", "group", "include", "covariates", "findings"): q.add_argument(f"--{name}", help="as for reproduce")
     q.add_argument("--slices", choices=("central", "2.5d"), help="as for reproduce")
     q.add_argument("--split", choices=("patient", "official"), help="as for reproduce")
 
     p = command(bench, "measure speed and memory, as ratios from one interleaved run")
-    does = p.add_subparsers(dest="what", metavar="imaging|crypto", required=True)
+    does = p.add_subparsers(dest="what", metavar="imaging|crypto|learning", required=True)
     q = does.add_parser("imaging", help="DICOM to encrypted file", description="DICOM to encrypted file, against a naive loop and the codecs alone.")
     q.add_argument("--files", type=count, default=12, help="CT slices made for it, all handled in every round (default: %(default)s)")
     q.add_argument("--rounds", type=count, default=7, help="rounds, each with every way once; intervals need two or more (default: %(default)s)")
@@ -130,6 +137,11 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--cores", type=count, default=threads(), help="threads (default: all, here %(default)s)")
     q = does.add_parser("crypto", help="sealing and opening envelopes", description="Sealing and opening envelopes, against the bare cipher and MAC, and against OpenSSL.")
     q.add_argument("--rounds", type=count, default=15, help="rounds, each with every way once; intervals need two or more (default: %(default)s)")
+    q = does.add_parser("learning", help="training networks", description="Training networks on the processors, against Keras's own fit and the processors' limit, and what reading encrypted pictures adds.")
+    q.add_argument("--rounds", type=count, default=7, help="rounds, each with every way once; intervals need two or more (default: %(default)s)")
+    q.add_argument("--pictures", type=count, default=1024, help="training pictures of a fit (default: %(default)s)")
+    q.add_argument("--sizes", type=count, nargs="+", default=[48, 64], metavar="N", help="rows and columns of a picture, 16 or more (default: 48 64)")
+    q.add_argument("--cores", type=count, default=threads(), help="fits side by side (default: as many as processors, here %(default)s)")
 
     command(doctor, "say what is installed, which OpenJPEG is used, cores and GPU")
     return top

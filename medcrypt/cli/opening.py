@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'decrypt_file', 'rekey_file', 'has_holders', 'inspect_file']
 
-# %% ../../nbs/api/74_opening.ipynb #1c06b948
+# %% ../../nbs/api/74_opening.ipynb #3ac8c112
 import os, stat
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from .files import FileError, target
 from .comparing import MIB, made_so, open_pixels, watched
 from ..core import atomic_path
-from ..crypto import partial
+from ..crypto import partial, scrambled
 from ..crypto.envelope import EnvelopeError, Reader, checked_key, open_chunks
 from ..crypto.rewrap import rewrap_stream
 from ..crypto.slots import RECIPIENT, PublicKey, kinds
@@ -116,7 +116,7 @@ def _header_of(source: Path) -> dict:
     try: return _header(source)
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
 
-# %% ../../nbs/api/74_opening.ipynb #a6a23a88
+# %% ../../nbs/api/74_opening.ipynb #4f2645ad
 def inspect_file(source: Path) -> dict:
     "The clear parts of an envelope, as JSON values; none of it is verified without the key. Raises EnvelopeError, FileError."
     source = Path(source); header = _header_of(source)
@@ -128,5 +128,8 @@ def inspect_file(source: Path) -> dict:
                  "holders": {"master keys": len(holders) - holders.count(RECIPIENT), "recipients": holders.count(RECIPIENT)}, "authenticated": "not checked: needs the key"}
         if header.get("kind") == "blocks":
             with open(source, "rb") as file: found["visible_fraction"] = round(float(partial.layer_of(Reader(file))[1].mean()), 4)
+        if header.get("kind") == scrambled.KIND:
+            scrambled.layout(header); scheme = scrambled.SCHEMES[header["scheme"]]
+            found["not_secure"] = {"warning": f"the public section is a picture scrambled by {scheme.name}, which is not secure", "source": scheme.source, "broken_by": scheme.broken_by}
     except EnvelopeError as error: raise EnvelopeError(f"{source}: {error}") from None
     return found

@@ -40,10 +40,10 @@ def check_facts(
         checked[name] = values if isinstance(value, (list, tuple, np.ndarray)) else values[0]
     return checked
 
-# %% ../../nbs/api/23_images.ipynb #2187dcbd
+# %% ../../nbs/api/23_images.ipynb #45f307ea
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 CODECS = ("jpeg2000", "htj2k", "raw")
-ENTRIES = {"kind", "image_id", "shape", "dtype", "bits", "codec", "facts", "rate", "ratio", "block", "resolutions"} # of a picture's header
+ENTRIES = {"kind", "image_id", "shape", "dtype", "bits", "codec", "facts", "rate", "ratio", "block", "resolutions", "scheme"} # of a picture's header
 
 def image_header(
     shape: tuple,       # (rows, columns), (frames, rows, columns) or with a last axis of 3

@@ -80,14 +80,15 @@ def plot_roc(
     for axes in _left(grid): axes.set_ylabel("true positive rate (sensitivity)")
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #7552e4ac
+# %% ../../nbs/api/58_charts.ipynb #a4f163c9
 @style()
 def plot_ladder(
     table: pd.DataFrame, # dataset, view, auc (+ _low, _high); optional n
+    views: list | None = None, # from top to bottom; None: in the order of the table
 ) -> Figure:
     "AUC by view with intervals and the band of chance (.5 ± .05), data sets side by side. Raises PlotError."
     _need(table, "dataset", "view", "auc")
-    panels, views = _groups(table, "dataset"), list(table["view"].unique())
+    panels, views = _groups(table, "dataset"), views or list(table["view"].unique())
     figure, grid = _panels(len(panels), 1 + .27 * len(views), sharey=True)
     left = min(.4, np.floor(10 * table[[name for name in ("auc", "auc_low") if name in table]].min().min()) / 10)
     for axes, (dataset, panel) in zip(grid, panels):
@@ -102,26 +103,32 @@ def plot_ladder(
         _title(axes, dataset, panel)
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #16d6e818
+# %% ../../nbs/api/58_charts.ipynb #2aea07f3
 @style()
 def plot_ratio(
     table: pd.DataFrame, # dataset, ratio (hidden fraction), auc (+ _low, _high); optional series (several lines a data set) and n
+    marks: pd.DataFrame | None = None, # dataset, auc, hidden, optional hidden_low and hidden_high: an AUC of interest, and the fraction at which it is reached (None: is not)
 ) -> Figure:
     "AUC against the hidden fraction, with intervals and the band of chance. Raises PlotError."
     _need(table, "dataset", "ratio", "auc")
     panels = _groups(table, "dataset")
     names = list(table["series"].unique()) if "series" in table else [""]
-    figure, grid = _panels(len(panels), 2.9, .3 * (len(names) > 1), sharey=True)
+    figure, grid = _panels(len(panels), 2.9, .3 * (len(names) > 1 or marks is not None), sharey=True)
     for axes, (dataset, panel) in zip(grid, panels):
         _chance_band(axes, horizontal=True)
         for place, name in enumerate(names):
             part = (panel[panel["series"] == name] if "series" in panel else panel).sort_values("ratio")
             shift = 1.2 * (place - (len(names) - 1) / 2) # per cent; keeps whiskers apart
             if len(part): axes.errorbar(100 * part["ratio"] + shift, part["auc"], yerr=_whiskers(part, "auc"), color=SERIES[(place + 1) % 8], marker="osD^vPX*"[place % 8], capsize=2, label=name)
+        for mark in [] if marks is None else marks[marks["dataset"] == dataset].to_dict("records"):
+            axes.axhline(mark["auc"], color=PALETTE["vermillion"], linestyle="--", linewidth=.9, label="the paper's drop")
+            if mark["hidden"] is not None and not np.isnan(mark["hidden"]):
+                ends = [100 * (mark["hidden"] if pd.isna(mark.get(name)) else mark[name]) for name in ("hidden_low", "hidden_high")]
+                axes.plot(ends, [mark["auc"]] * 2, color=PALETTE["vermillion"], linewidth=2.4); axes.plot(100 * mark["hidden"], mark["auc"], color=PALETTE["vermillion"], marker="|", markersize=9)
         axes.set(xlabel="picture hidden (%)", xlim=(-4, 104), ylim=(min(.42, axes.get_ylim()[0]), 1)); axes.grid(axis="y")
         _title(axes, dataset, panel)
     for axes in _left(grid): axes.set_ylabel("AUC (95 % interval; grey: chance)")
-    if len(names) > 1: figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
+    if len(names) > 1 or marks is not None: figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names) + 1))
     return figure
 
 # %% ../../nbs/api/58_charts.ipynb #fc4c1d8c

@@ -55,16 +55,16 @@ def new_figure(
     plt.close(figure)
     return figure
 
-# %% ../../nbs/api/57_plots.ipynb #124a9a82
-_VIEWS = {"plain": ("black", "o"), "blocks": ("blue", "s"), "roi": ("sky", "D"), "resolution": ("green", "^"), "etc": ("orange", "v"), "le": ("orange", "<"), "ele": ("orange", ">"),
+# %% ../../nbs/api/57_plots.ipynb #eb6db74a
+_VIEWS = {"plain": ("black", "o"), "blocks": ("blue", "s"), "roi": ("sky", "D"), "resolution": ("green", "^"), "details": ("green", "v"), "etc": ("orange", "v"), "le": ("orange", "<"), "ele": ("orange", ">"),
           "pixel": ("orange", "p"), "neuracrypt": ("orange", "P"), "ecb": ("vermillion", "X"), "cbc-fixed-iv": ("vermillion", "d"), "cbc": ("purple", "o"), "codestream": ("grey", "s"),
-          "length": ("orange", "*")}
+          "length": ("orange", "*"), "covariate": ("sky", "*")}
 
 def view_style(
     name: str, # e.g. "plain" or "blocks-0.5"
 ) -> dict:
     "Fixed color and marker of a view; the longest known beginning of the name decides, grey where there is none."
-    known = [view for view in _VIEWS if name == view or name.startswith(view + "-")]
+    known = [view for view in _VIEWS if name == view or name.startswith((f"{view}-", f"{view},"))]
     color, marker = _VIEWS[max(known, key=len)] if known else ("grey", "h")
     return {"color": PALETTE[color], "marker": marker}
 

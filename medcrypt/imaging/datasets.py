@@ -53,7 +53,7 @@ def map_member(
         if file.tell() - start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) != info.file_size: raise ValueError(f"{name} is cut short")
         return np.memmap(path, dtype, "r", file.tell(), shape) if all(shape) else np.empty(shape, dtype)
 
-# %% ../../nbs/api/17_datasets.ipynb #f72d8bec
+# %% ../../nbs/api/17_datasets.ipynb #d28ee124
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "Images with a binary label and a patient each."
@@ -64,17 +64,40 @@ class Dataset:
     files: np.ndarray    # (n,) str, what the source calls each picture
     facts: dict[str, Any] = field(default_factory=dict, repr=False) # JSON values: label, modality, prevalence, what was left out, preprocessing
     official: np.ndarray | None = None # (n,) "train", "val" or "test", the collection's own split; None: cross-validation by patient
+    covariates: dict[str, np.ndarray] = field(default_factory=dict, repr=False) # what is known of each without its picture: (n,) float64, NaN where unknown, or str, "" where unknown
+    findings: dict[str, np.ndarray] = field(default_factory=dict, repr=False) # further answers: (n,) float64, 0, 1, or NaN where unknown
 
     def __post_init__(self):
         for key, dtype in (("labels", np.int64), ("patients", np.str_), ("files", np.str_)): object.__setattr__(self, key, np.asarray(getattr(self, key), dtype))
         object.__setattr__(self, "facts", json.loads(json.dumps(self.facts, allow_nan=False)))
         n = len(self.images)
         if self.official is not None: object.__setattr__(self, "official", np.asarray(self.official, np.str_))
+        object.__setattr__(self, "covariates", {name: self._covariate(name, values) for name, values in self.covariates.items()})
+        object.__setattr__(self, "findings", {name: self._finding(name, values) for name, values in self.findings.items()})
         if self.images.ndim != 3 or self.images.dtype not in (np.uint8, np.uint16): raise DataError(f"{self.name}: images must be (n, rows, columns) of uint8 or uint16")
         if not n == len(self.labels) == len(self.patients) == len(self.files) == len(self.files if self.official is None else self.official): raise DataError(f"{self.name}: images, labels, patients, files and split differ in number")
         if not np.isin(self.labels, (0, 1)).all(): raise DataError(f"{self.name}: labels other than 0 and 1")
 
     def __len__(self): return len(self.images)
+
+    def _covariate(self, name, values):
+        values = np.asarray(values)
+        if values.dtype.kind in "biuf": values = values.astype(np.float64)
+        if values.dtype.kind not in "fU" or values.shape != (len(self.images),): raise DataError(f"{self.name}: covariate {name!r} must be one number or word for each of {len(self.images)} images")
+        if values.dtype.kind == "f" and np.isinf(values).any(): raise DataError(f"{self.name}: covariate {name!r} holds an infinite number")
+        return values
+
+    def _finding(self, name, values):
+        values = np.asarray(values)
+        if values.dtype.kind not in "biuf" or values.shape != (len(self.images),): raise DataError(f"{self.name}: finding {name!r} must be one number for each of {len(self.images)} images")
+        values = values.astype(np.float64)
+        if strange := set(values[~np.isnan(values)].tolist()) - {0, 1}: raise DataError(f"{self.name}: finding {name!r} holds {min(strange):g}, which is not 0, 1, or NaN where it is not known")
+        return values
+
+    @property
+    def finding_table(self) -> np.ndarray: # float64, NaN where unknown
+        "The findings as (n, findings), in their order."
+        return np.stack(list(self.findings.values()), axis=1) if self.findings else np.zeros((len(self), 0))
 
     def save(
         self,
@@ -84,8 +107,10 @@ class Dataset:
         "Write an npz archive, atomically; equal data sets give equal bytes."
         path = Path(path).with_suffix(".npz")
         own = {} if self.official is None else {"official": self.official}
-        write_archive(path, images or self.images, labels=self.labels, patients=self.patients, files=self.files, **own,
-                      about=np.array(json.dumps({"name": self.name, "facts": self.facts}, sort_keys=True)))
+        known, about = {f"covariate_{i}": values for i, values in enumerate(self.covariates.values())}, {"name": self.name, "facts": self.facts}
+        if known: about["covariates"] = list(self.covariates)
+        if self.findings: about["findings"] = list(self.findings); own["findings"] = self.finding_table
+        write_archive(path, images or self.images, labels=self.labels, patients=self.patients, files=self.files, **own, **known, about=np.array(json.dumps(about, sort_keys=True)))
         return path
 
     @classmethod
@@ -94,6 +119,8 @@ class Dataset:
         try:
             with np.load(path, allow_pickle=False) as held:
                 about = json.loads(str(held["about"])); arrays = {k: held[k] for k in ("labels", "patients", "files", *({"official"} & set(held)))}
+                arrays["covariates"] = {name: held[f"covariate_{i}"] for i, name in enumerate(about.get("covariates", ()))}
+                arrays["findings"] = dict(zip(about["findings"], held["findings"].T, strict=True)) if "findings" in about else {}
             arrays["images"] = map_member(Path(path), "images")
         except FileNotFoundError: raise DataError(f"{path}: no such file; it is made by the notebook 10_data, or by medcrypt reproduce") from None
         except (OSError, *DAMAGED) as error: raise DataError(f"{path}: not a data set that was saved here ({type(error).__name__})") from None

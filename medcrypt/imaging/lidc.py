@@ -89,7 +89,7 @@ def _read(folder: Path, plans: dict[str, Plan], whole: bool, file: str) -> np.nd
     hu = planes(folder, plan) if whole else window(_hu(folder / plan.slices[0][0]), plan.y, plan.x, CROP)
     return np.clip((hu - LOW_HU) / RANGE_HU, 0, 1).astype(np.float32)
 
-# %% ../../nbs/api/19_lidc.ipynb #6420d899
+# %% ../../nbs/api/19_lidc.ipynb #e988b4cb
 def _plan(series: Series, nodule: Nodule, whole: bool) -> tuple[Plan | None, str]:
     # and how the slice was found: "" by its UID, else what the notes count
     x, y, z = nodule.centroid
@@ -160,4 +160,4 @@ def _source(index, folder, parse, whole, min_readers):
     if bad: notes.append(f"LIDC-IDRI: DICOM files that cannot be used: {bad}.")
     if bad_xml: notes.append(f"LIDC-IDRI: XML files that cannot be used: {bad_xml}.")
     if not rows: raise DataError(f"{folder}: {len(known)} CT series and {len(readings)} readings of CT, but no nodule of 3 mm or more in a series that is here" + (f"; {first}: {why}" if bad and not known else f"; {first_xml}" if bad_xml and not readings else ""))
-    return Source(rows, partial(_read, folder, plans, whole), {"label": "label_malignant", "group": "patient_id", "crop": 48, "modality": "CT", "title": "LIDC-IDRI", "source": "LIDC-IDRI"}, tuple(notes))
+    return Source(rows, partial(_read, folder, plans, whole), {"label": "label_malignant", "group": "patient_id", "crop": 48, "modality": "CT", "title": "LIDC-IDRI", "source": "LIDC-IDRI", "covariates": "diameter_mm"}, tuple(notes))

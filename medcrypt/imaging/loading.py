@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Selection', 'select', 'check_files', 'load_folder', 'Cost', 'reading_cost']
 
-# %% ../../nbs/api/18_loading.ipynb #a5205e7d
+# %% ../../nbs/api/18_loading.ipynb #9069dafd
 import fcntl, hashlib, json, os, time
 from collections import Counter
 from dataclasses import asdict
@@ -21,15 +21,17 @@ from .datasets import Dataset
 from .preprocessing import Preprocessing, preprocess
 from .sources import inside, open_source
 from .splits import OFFICIAL
-from .tables import UNKNOWN, DataError, DatasetConfig, Source, evaluate, included
+from .tables import UNKNOWN, DataError, DatasetConfig, Source, evaluate, included, read_covariates, read_findings
 
-# %% ../../nbs/api/18_loading.ipynb #8f1a7678
+# %% ../../nbs/api/18_loading.ipynb #4e1b28b8
 class Selection(NamedTuple):
     "The rows of a table that make a data set, before any image is read."
     chosen: list         # (file, label, patient, split) of each
     dropped: Counter     # reason -> rows left out
     anonymous: int       # rows without a patient id: each counts as a patient of its own
     notes: tuple = ()    # what every table made from them must say
+    covariates: dict[str, dict] = {} # column -> file -> value, a number (NaN where unknown) or a word
+    findings: dict[str, dict] = {}   # column -> file -> 0, 1, or NaN where unknown
 
 def select(
     config: DatasetConfig,
@@ -39,14 +41,14 @@ def select(
     source, where, dropped = source or open_source(config.folder, slices=config.slices), _where(config), Counter()
     rows = source.rows
     if config.group is not None and config.group not in rows[0]: raise DataError(f"{where}: no column {config.group!r} for the patient; its columns are {', '.join(rows[0])}")
-    answers, chosen = evaluate(config.label, rows, where), []
+    answers, chosen, kept = evaluate(config.label, rows, where), [], []
     for row, label in zip(rows, answers):
         file = inside(row["file"], where)
         if not included(file, config.include): dropped["not in include"] += 1
         elif label is None: dropped["label unknown"] += 1
         elif row.get("duplicate_of", "").lower() not in UNKNOWN: dropped["duplicate"] += 1
         elif config.split == "official" and row.get("split") not in OFFICIAL: dropped["not in the official split"] += 1
-        else: chosen.append((file, label, (row[config.group] if config.group else "").strip(), row.get("split", "")))
+        else: chosen.append((file, label, (row[config.group] if config.group else "").strip(), row.get("split", ""))); kept.append(row)
     if not chosen: raise DataError(f"{where}: no rows are left for label {config.label!r} and include {config.include!r} ({_counted(dropped)})")
     repeated = [file for file, count in Counter(file for file, *_ in chosen).items() if count > 1]
     if repeated: raise DataError(f"{where}: file {repeated[0]!r} has more than one row")
@@ -55,7 +57,8 @@ def select(
     _both(where, config, [label for _, label, *_ in chosen], dropped)
     unknown = f"{config.title or config.name}: the patient of {anonymous} of {len(chosen)} images is not known; each counts as a patient of its own."
     notes = (*source.notes, *([unknown] if anonymous else []))
-    return Selection(chosen, dropped, anonymous, notes)
+    def by_file(columns): return {name: dict(zip([file for file, *_ in chosen], values.tolist())) for name, values in columns.items()}
+    return Selection(chosen, dropped, anonymous, notes, by_file(read_covariates(config.covariate_names, kept, where, config.taken(rows[0]))), by_file(read_findings(config.finding_names, kept, where)))
 
 def _where(config): return f"{config.folder}/labels.csv" if (config.folder / "labels.csv").is_file() else str(config.folder)
 
@@ -112,7 +115,7 @@ def _prepared(source, preprocessing, where, file):
     try: return preprocess(display, preprocessing)
     except DataError as error: raise DataError(f"{where}/{file}: {error}") from None
 
-# %% ../../nbs/api/18_loading.ipynb #a1956d94
+# %% ../../nbs/api/18_loading.ipynb #c7957d8b
 def check_files(
     config: DatasetConfig,
     chosen: list, # of `select`
@@ -137,7 +140,7 @@ def load_folder(
     "Read a collection. Raises DataError."
     if on_error not in ("raise", "skip"): raise DataError(f"on_error: {on_error!r} is not raise or skip")
     folder, where, source = config.folder, _where(config), open_source(config.folder, slices=config.slices)
-    chosen, dropped, anonymous, notes = select(config, source)
+    chosen, dropped, anonymous, notes, known, shown = select(config, source)
     if limit and limit < len(chosen):
         kept = _limited(chosen, limit, seed)
         dropped["beyond limit"] += len(chosen) - len(kept); chosen = kept
@@ -161,7 +164,8 @@ def load_folder(
     found = {"label": config.label, "modality": config.modality, "title": config.title, "source": config.source, "synthetic": config.source == "phantom",
              "prevalence": float(np.mean(labels)), "images": len(labels), "positives": int(sum(labels)), "patients": len(set(patients)), "without_patient": anonymous, "split": config.split, "notes": list(notes),
              "dropped": dict(dropped), "unreadable": unreadable, "preprocessing": asdict(preprocessing), "folder": str(folder.resolve())} | (facts or {})
-    make = lambda images: Dataset(config.name, images, labels, patients, files, found, parts if config.split == "official" else None)
+    def of_files(columns): return {name: np.array([values[file] for file in files]) for name, values in columns.items()}
+    make = lambda images: Dataset(config.name, images, labels, patients, files, found, parts if config.split == "official" else None, of_files(known), of_files(shown))
     if into is None: return make(np.stack(frames.kept))
     shape = (frames.count, *frames.shape)
     made = make(np.memmap(frames.path, frames.dtype, "r", shape=shape))

@@ -31,7 +31,7 @@ def _pictures(folder: Path) -> dict[str, str]: # file name -> path relative to t
                 with os.scandir(place) as entries: found |= {e.name: f"{place.relative_to(folder).as_posix()}/{e.name}" for e in entries if e.name.lower().endswith(".png")}
     return found
 
-# %% ../../nbs/api/19_nih.ipynb #3adb553b
+# %% ../../nbs/api/19_nih.ipynb #aafdc6fe
 FINDINGS = sorted(NIH_FINDINGS - {"No_Finding"})
 
 def _years(age: str) -> str: # "58", "058Y"; "011M" and "003D" are under a year and a half
@@ -73,4 +73,5 @@ def open_nih(folder: str | os.PathLike) -> Source:
     except OSError as error: raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
     if not rows: raise DataError(f"{folder}: none of the {listed} images of {path.name} is here; they belong into images/ or images_001/images/ …")
     notes = () if len(rows) == listed else (f"ChestX-ray14: {len(rows)} of the {listed} images of {path.name} are here.",)
-    return Source(rows, partial(_read, folder), {"label": "not No_Finding", "group": "patient_id", "modality": "CXR", "title": "ChestX-ray14", "source": "NIH ChestX-ray14"}, notes)
+    return Source(rows, partial(_read, folder), {"label": "not No_Finding", "group": "patient_id", "modality": "CXR", "title": "ChestX-ray14", "source": "NIH ChestX-ray14", "covariates": "view,age,sex",
+                                                   "findings": ",".join(FINDINGS)}, notes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PATIENT_COLUMNS', 'inside', 'known_folders', 'open_labels', 'open_source', 'detect']
 
-# %% ../../nbs/api/17_sources.ipynb #981c7c94
+# %% ../../nbs/api/17_sources.ipynb #9b19ea25
 import os
 from dataclasses import replace
 from functools import partial
@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from ..core import ConfigError
+from .phantom_findings import FINDINGS
 from .reading import read_display
-from .tables import NIH_FINDINGS, UNKNOWN, DataError, DatasetConfig, Source, check_keys, evaluate, load_config, plain_name, read_table
+from .tables import NIH_FINDINGS, UNKNOWN, DataError, DatasetConfig, Source, check_keys, evaluate, included, load_config, plain_name, read_table
 
-# %% ../../nbs/api/17_sources.ipynb #02c9e8bb
+# %% ../../nbs/api/17_sources.ipynb #4349e8c3
 PATIENT_COLUMNS = ("patient_id", "PatientID", "Patient ID", "patient", "subject_id", "subject")
 
 def inside(file: str, where: str) -> str:
@@ -43,18 +44,18 @@ def known_folders(
     good = [name for name, members in groups.items() if name and width(members[0]) >= 128 and all(row[group].lower() not in UNKNOWN for row in members)]
     return ",".join(f"{name}/*" for name in good) if 0 < len(good) < len(groups) else "*"
 
-def _implied(folder: Path, rows: list[dict[str, str]]) -> dict:
+def _layout(folder: Path, rows: list[dict[str, str]]) -> dict:
     columns, group = set(rows[0]), next((name for name in PATIENT_COLUMNS if name in rows[0]), None)
     phantom = (folder / "phantoms.json").is_file() # written with them; column names alone prove nothing
     if {"label_malignant", "malignancy_mean", "diameter_mm"} <= columns and group:
-        return {"label": "label_malignant", "group": group, "crop": 48, "modality": "CT", "source": "LIDC-IDRI", "title": "LIDC-IDRI"}
+        return {"label": "label_malignant", "group": group, "crop": 48, "modality": "CT", "source": "LIDC-IDRI", "title": "LIDC-IDRI", "covariates": "diameter_mm"}
     if phantom and {"label_malignant", "diameter_mm"} <= columns:
-        return {"label": "label_malignant", "group": group, "crop": 48, "modality": "CT", "source": "phantom", "title": "CT phantom"}
+        return {"label": "label_malignant", "group": group, "crop": 48, "modality": "CT", "source": "phantom", "title": "CT phantom", "covariates": "diameter_mm"}
     if phantom and {"label_any_finding", "Effusion"} <= columns:
-        return {"label": "label_any_finding", "group": group, "modality": "CXR", "source": "phantom", "title": "radiograph phantom"}
+        return {"label": "label_any_finding", "group": group, "modality": "CXR", "source": "phantom", "title": "radiograph phantom", "covariates": "view", "findings": ",".join(FINDINGS)}
     if NIH_FINDINGS <= columns and group:
         return {"label": "not No_Finding", "group": group, "modality": "CXR", "include": known_folders(folder, rows, group),
-                "source": "NIH ChestX-ray14", "title": "ChestX-ray14"}
+                "source": "NIH ChestX-ray14", "title": "ChestX-ray14", "covariates": "view,age,sex"}
     labels = [name for name in rows[0] if name.startswith("label")]
     return {"group": group, **({"label": labels[0]} if len(labels) == 1 else {})}
 
@@ -63,7 +64,7 @@ def open_labels(
 ) -> Source:
     "A folder with labels.csv. Raises DataError."
     folder = Path(folder); rows = read_table(folder)
-    return Source(rows, partial(_read, folder), _implied(folder, rows))
+    return Source(rows, partial(_read, folder), _layout(folder, rows))
 
 # %% ../../nbs/api/17_sources.ipynb #43378a5c
 def open_source(
@@ -85,10 +86,17 @@ def open_source(
     if lidc.is_lidc(path): return lidc.open_lidc(path, slices=slices)
     raise DataError(f"{path}: no labels.csv in this folder, and not the layout of ChestX-ray14, MedMNIST or LIDC-IDRI; labels.csv needs a column 'file' and a label column")
 
-# %% ../../nbs/api/17_sources.ipynb #c961cbc7
+# %% ../../nbs/api/17_sources.ipynb #528e9cee
+def _implied(found: DatasetConfig, rows: list[dict[str, str]], given: dict) -> dict: # of what the layout implies and nobody asked for, what the chosen rows have
+    columns, labels = found.taken(rows[0]), evaluate(found.label, rows, f"{found.folder}")
+    kept = [row for row, label in zip(rows, labels) if label is not None and included(row["file"], found.include)]
+    covariates = [name for name in found.covariate_names if name not in columns and any(row.get(name, "").lower() not in UNKNOWN for row in kept)]
+    both = any({"0", "1"} <= {row.get(name) for row in kept} for name in found.finding_names)
+    return {k: v for k, v in {"covariates": ",".join(covariates), "findings": found.findings if both else ""}.items() if k not in given}
+
 def detect(
     folder: str | os.PathLike,
-    **given, # keys of DatasetConfig that are known better: label, group, include, crop, size, block, modality, name, title, slices, split
+    **given, # keys of DatasetConfig that are known better: label, group, include, crop, size, block, modality, name, title, slices, split, covariates, findings
 ) -> DatasetConfig:
     "How to read a folder or file. Raises ConfigError, DataError."
     folder, given = Path(folder), check_keys({k: v for k, v in given.items() if v is not None}, "option")
@@ -108,4 +116,4 @@ def detect(
     if found.split == "official" and not any(row.get("split") for row in source.rows): raise ConfigError(f"{folder}: has no official split: no column 'split' that says train, val or test")
     if found.slices == "2.5d" and (source.defaults.get("modality") != "CT" or (folder / "labels.csv").is_file()): raise ConfigError(f"--slices 2.5d: {folder} holds pictures, not volumes; it is for LIDC-IDRI and NoduleMNIST3D")
     evaluate(found.label, source.rows, f"{folder}")
-    return found
+    return found if described.is_file() else replace(found, **_implied(found, source.rows, given))
