@@ -43,10 +43,10 @@ def quoted(path):
     return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
 
 
-def step(notebook, suffix=""):
-    """Shell line that runs one notebook; {params.p} is a JSON object."""
+def step(notebook, suffix="", cell_hours=2):
+    """Shell line that runs one notebook; {params.p} is a JSON object. A cell that runs longer than cell_hours is stopped."""
     return (f"MEDCRYPT_THREADS={{threads}} {quoted(sys.executable)} -m medcrypt.cli.step --notebook {quoted(ROOT / 'nbs' / 'paper' / f'{notebook}.ipynb')}"
-            f" --output notebooks/{notebook}{suffix}.ipynb --parameters {{params.p:q}} --expect {{output:q}}")
+            f" --output notebooks/{notebook}{suffix}.ipynb --timeout {3600 * cell_hours} --parameters {{params.p:q}} --expect {{output:q}}")
 
 
 def of_dataset(wildcards):
@@ -91,7 +91,7 @@ rule fit:
     output: fits="work/fits/{dataset}/{model}.{repetition}.list.csv", notebook="notebooks/28_fit-{dataset}-{model}-{repetition}.ipynb"
     params: p=lambda w: json.dumps({**COMMON, "dataset": w.dataset, "model": w.model, "repetition": int(w.repetition)}, sort_keys=True)
     threads: 1
-    shell: step("28_fit", "-{wildcards.dataset}-{wildcards.model}-{wildcards.repetition}")
+    shell: step("28_fit", "-{wildcards.dataset}-{wildcards.model}-{wildcards.repetition}", cell_hours=240)
 
 
 rule train:
@@ -102,7 +102,7 @@ rule train:
     params: p=of_dataset
     threads: 1  # more threads change the last digits and hardly the speed of networks this small; data sets run side by side
     priority: 10
-    shell: step("30_train", "-{wildcards.dataset}")
+    shell: step("30_train", "-{wildcards.dataset}", cell_hours=240)
 
 
 rule performance:
@@ -119,7 +119,7 @@ rule ablation:
     output: table("table7_ablation"), "work/manifest/35_ablation.json", notebook="notebooks/35_ablation.ipynb"
     params: p=json.dumps(ALL, sort_keys=True)
     threads: 1
-    shell: step("35_ablation")
+    shell: step("35_ablation", cell_hours=240)
 
 
 rule fidelity:

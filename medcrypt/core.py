@@ -80,7 +80,7 @@ class RunPaths:
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"
     def model(self, dataset: str, name: str) -> Path: return self.work / "models" / dataset / f"{name}.keras"
 
-# %% ../nbs/api/00_core.ipynb #8cbc7f7e
+# %% ../nbs/api/00_core.ipynb #41aa5ee2
 @dataclass(frozen=True)
 class Profile:
     "How much work one run does."
@@ -113,7 +113,7 @@ _FULL = ("plain", "blocks-0.1", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blo
 
 PROFILES = {p.name: p for p in (
     Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False),
-    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 28, 2000, 30, 64, 200, 6, 10000, False),
+    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False),
     Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False),
     Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True))}
 

@@ -453,9 +453,9 @@ def test_cross_validation_goes_on_after_a_kill(tmp_path, problem, learned, monke
     def _raise(): raise Killed
     ticks.clear(); learned.clear()
     with pytest.raises(Killed): run("b", tick=kill)
-    assert sorted(p.suffix for p in (tmp_path / "b").iterdir()) == [".csv", ".csv", ".keras", ".part"]
+    assert sorted(p.suffix for p in (tmp_path / "b").iterdir()) == [".csv", ".csv", ".keras", ".keras", ".part"]
     ticks.clear(); learned.clear(); again = run("b", tick=lambda: ticks.append(1))
-    assert learned == [2, 3] and len(ticks) == 12 and sorted(p.suffix for p in (tmp_path / "b").iterdir()) == [".csv", ".csv", ".csv", ".keras"]
+    assert learned == [2, 3] and len(ticks) == 12 and sorted(p.suffix for p in (tmp_path / "b").iterdir()) == [".csv", ".csv", ".csv", ".keras", ".keras"]
     pd.testing.assert_frame_equal(whole, again, check_exact=True)
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").glob("*.csv")} == {p.name: p.read_bytes() for p in (tmp_path / "b").glob("*.csv")}
     assert whole.groupby("view").image.apply(sorted).map(list).tolist() == [list(range(96))] * 2
@@ -464,7 +464,10 @@ def test_cross_validation_goes_on_after_a_kill(tmp_path, problem, learned, monke
     test = splits[(0, 0)][2]; model = load(tmp_path / "b" / "m.keras")
     assert np.array_equal(predict(model, seen["plain"][0][test], seen["plain"][1][test], "mirror"), first.probability)
     (tmp_path / "b" / "m.keras").unlink(); learned.clear(); pd.testing.assert_frame_equal(whole, run("b"), check_exact=True)
-    assert learned == [0, 1, 2, 3] and (tmp_path / "b" / "m.keras").is_file()   # a model that is missing is fitted again
+    assert not learned and (tmp_path / "b" / "m.keras").read_bytes() == next(p for p in (tmp_path / "b").glob("*.keras") if p.name != "m.keras").read_bytes()   # Snakemake deletes outputs: the model stays beside its fit
+    for model in (tmp_path / "b").glob("*.keras"): model.unlink()
+    pd.testing.assert_frame_equal(whole, run("b"), check_exact=True)
+    assert learned == [0, 1, 2, 3] and (tmp_path / "b" / "m.keras").is_file()   # one that is nowhere is fitted again
 
 
 class Counted:
@@ -489,13 +492,14 @@ def test_repetitions_are_rows_of_the_whole(tmp_path, problem, counted):
     pd.testing.assert_frame_equal(run("b"), whole, check_exact=True); assert len(counted) == 12
 
 
-QUESTIONS = ("recipe", "label", "pixel", "mask", "examined pixel", "split", "validation", "job", "steps", "precision", "nothing")
+QUESTIONS = ("recipe", "label", "pixel", "mask", "examined pixel", "split", "validation", "job", "steps", "precision", "seed", "findings", "card", "threshold", "nothing")
 
 
 @pytest.mark.parametrize("change", QUESTIONS)
 def test_old_fits_are_not_used_for_another_question(tmp_path, problem, counted, monkeypatch, change):
     seen, y, splits = problem; split, first = splits[(0, 0)], (np.arange(96) == 0)[:, None, None]
-    run = lambda seen=seen, y=y, splits={(0, 0): split}, recipe=SMALL, job=JOB: cross_validate(job, seen, y, splits, recipe, choose_threshold=lambda *_: .5, fits=tmp_path)
+    run = lambda seen=seen, y=y, splits={(0, 0): split}, recipe=SMALL, job=JOB, choose_threshold=lambda *_: .5, **more: cross_validate(job, seen, y, splits, recipe, choose_threshold=choose_threshold, fits=tmp_path, **more)
+    card = ModelCard("m", ("plain",), (16, 16), ("finding",), preprocessing={}, modality="CXR", trained_on="squares", synthetic=True)
     run(); (x, ones), half = seen["plain"], seen["blocks-0.5"]
     if change == "recipe": run(recipe=dataclasses.replace(SMALL, weight_decay=.03))
     if change == "label": run(y=np.where(np.arange(96) == 0, 1 - y, y))
@@ -507,6 +511,10 @@ def test_old_fits_are_not_used_for_another_question(tmp_path, problem, counted, 
     if change == "job": run(job=dataclasses.replace(JOB, tile=4))
     if change == "steps": run(splits={(0, 0): split, (0, 1): (np.arange(96), *split[1:])})   # a longer schedule for all
     if change == "precision": monkeypatch.setattr(training, "fast_precision", lambda: "float16"); run()
+    if change == "seed": run(seed=1)
+    if change == "findings": counted.clear(); [p.unlink() for p in tmp_path.iterdir()]; run(findings=("mass",)); run(findings=("Mass",))
+    if change == "card": counted.clear(); [p.unlink() for p in tmp_path.iterdir()]; run(card=card); run(card=dataclasses.replace(card, trained_on="circles"))
+    if change == "threshold": run(choose_threshold=best_threshold)   # of another source file
     if change == "nothing": run()
     assert len(list(tmp_path.iterdir())) == len(counted) == {"nothing": 1, "steps": 3}.get(change, 2)
 

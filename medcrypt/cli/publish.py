@@ -14,7 +14,7 @@ import pandas as pd
 from .chain import ChainError
 from ..core import RunPaths, read_json, write_bytes
 
-# %% ../../nbs/api/73_publish.ipynb #593c068d
+# %% ../../nbs/api/73_publish.ipynb #b8290cd8
 CLAIMS_START, CLAIMS_END = "<!-- claims: begin -->", "<!-- claims: end -->"
 SHOW_PIXELS = ("figure_examples_", "figure_pipeline_", "figure_views_") # beginnings of figures' names
 
@@ -42,9 +42,12 @@ def publish(
         overview = fresh / "README.md"
         how = f"Made by `{command}`" + (f", with [{described.name}]({described.name})" if described else "") + ". Pictures of the collections themselves are not published.\n"
         write_bytes(overview, _without_pictures(overview.read_text(encoding="utf-8")).replace("\n## Claims\n", f"\n{how}\n## Claims\n", 1).encode())
+        if described and (fresh / described.name).exists(): raise ChainError(f"--dataset-config {described.name}: has the name of something that is published; rename it")
         if described: shutil.copy(described, fresh / described.name)
     target.parent.mkdir(exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True); os.replace(fresh, target)
+    old = root / ".figures-old"; shutil.rmtree(old, ignore_errors=True)
+    if target.exists(): os.replace(target, old)
+    os.replace(fresh, target); shutil.rmtree(old, ignore_errors=True)
     if synthetic: write_bytes(readme, f"{text[:start]}{CLAIMS_START}\n{claims_table(target)}\n{text[end:]}".encode())
     return target
 
@@ -57,5 +60,5 @@ def claims_table(folder: Path) -> str: # of a published run
                       f"The reasons and the tolerances, fixed in advance, are in [figures/{folder.name}/README.md](figures/{folder.name}/README.md)."])
 
 def as_typed(arguments: list[str]) -> str:
-    "The command line that made a run, for the reader to repeat."
-    return shlex.join(["medcrypt", *arguments])
+    "The command line that made a run, for the reader to repeat; of absolute paths the last part alone."
+    return shlex.join(["medcrypt", *(Path(a).name if a.startswith("/") else a for a in arguments)])

@@ -103,7 +103,7 @@ def plot_ladder(
         _title(axes, dataset, panel)
     return figure
 
-# %% ../../nbs/api/58_charts.ipynb #2aea07f3
+# %% ../../nbs/api/58_charts.ipynb #33ba764b
 @style()
 def plot_ratio(
     table: pd.DataFrame, # dataset, ratio (hidden fraction), auc (+ _low, _high); optional series (several lines a data set) and n
@@ -121,10 +121,10 @@ def plot_ratio(
             shift = 1.2 * (place - (len(names) - 1) / 2) # per cent; keeps whiskers apart
             if len(part): axes.errorbar(100 * part["ratio"] + shift, part["auc"], yerr=_whiskers(part, "auc"), color=SERIES[(place + 1) % 8], marker="osD^vPX*"[place % 8], capsize=2, label=name)
         for mark in [] if marks is None else marks[marks["dataset"] == dataset].to_dict("records"):
-            axes.axhline(mark["auc"], color=PALETTE["vermillion"], linestyle="--", linewidth=.9, label="the paper's drop")
+            axes.axhline(mark["auc"], color=PALETTE["green"], linestyle="--", linewidth=.9, label="the paper's drop")
             if mark["hidden"] is not None and not np.isnan(mark["hidden"]):
                 ends = [100 * (mark["hidden"] if pd.isna(mark.get(name)) else mark[name]) for name in ("hidden_low", "hidden_high")]
-                axes.plot(ends, [mark["auc"]] * 2, color=PALETTE["vermillion"], linewidth=2.4); axes.plot(100 * mark["hidden"], mark["auc"], color=PALETTE["vermillion"], marker="|", markersize=9)
+                axes.plot(ends, [mark["auc"]] * 2, color=PALETTE["green"], linewidth=2.4); axes.plot(100 * mark["hidden"], mark["auc"], color=PALETTE["green"], marker="|", markersize=9)
         axes.set(xlabel="picture hidden (%)", xlim=(-4, 104), ylim=(min(.42, axes.get_ylim()[0]), 1)); axes.grid(axis="y")
         _title(axes, dataset, panel)
     for axes in _left(grid): axes.set_ylabel("AUC (95 % interval; grey: chance)")

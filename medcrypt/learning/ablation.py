@@ -16,7 +16,7 @@ from ..core import MedcryptError
 from .ladder import cross_validate
 from .study import Study
 
-# %% ../../nbs/api/47_ablation.ipynb #df8014ab
+# %% ../../nbs/api/47_ablation.ipynb #fc7a4cce
 class AblationError(MedcryptError):
     "A variant that does not exist."
 
@@ -24,13 +24,14 @@ VARIANTS = { # name -> (changes to the Masked-CNN's job, changes to its recipe)
     "as it is": ({}, {}),
     "mask as a channel": ({"mask": "channel"}, {}),
     "trained on whole pictures only": ({"random_masks": False}, {}),
+    "all hidden fractions from the start": ({}, {"ramp": 0.0}),
     "hidden fractions without whole pictures": ({}, {"whole": 0.0}),
     "neither moved nor mirrored": ({"move": False}, {}),
     "no moving average of the weights": ({}, {"average": 0.0}),
     "no dropout": ({}, {"dropout": 0.0}),
     "mixup, .4": ({}, {"mixup": .4}),
     "in float32": ({}, {"precision": "float32"})}
-SHORT = tuple(VARIANTS)[:3]
+SHORT = tuple(VARIANTS)[:4]
 
 def ablate(
     study: Study,
@@ -46,5 +47,5 @@ def ablate(
     on_validation = {key: (train, validation, validation) for key, (train, validation, _) in study.splits.items() if key[0] == 0}
     for name in names:
         changes, other = VARIANTS[name]
-        frames.append(cross_validate(replace(job, model=name, **changes), seen, study.data.labels, on_validation, replace(study.recipe, **other), choose_threshold=choose_threshold, fits=study.run.fits(study.dataset), tick=tick))
+        frames.append(cross_validate(replace(job, model=name, **changes), seen, study.data.labels, on_validation, replace(study.recipe, **other), choose_threshold=choose_threshold, fits=study.run.fits(study.dataset), seed=study.seed, tick=tick))
     return pd.concat(frames, ignore_index=True).assign(patient=lambda f: study.data.patients[f.image])

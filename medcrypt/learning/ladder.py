@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['hash_arrays', 'fit_name', 'cross_validate']
 
-# %% ../../nbs/api/43_ladder.ipynb #5eb3f9cb
-import hashlib, json
+# %% ../../nbs/api/43_ladder.ipynb #615b6d06
+import hashlib, inspect, json, shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Callable, Mapping
@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from ..core import atomic_path
-from . import augmentation, convolutions, masked_cnn, training
+from . import augmentation, convolutions, masked_cnn, model_card, serving, training
 from .model_card import ModelCard, save_model
 from .rungs import Job
 from .training import Recipe, Trainer, TrainingError
 
-# %% ../../nbs/api/43_ladder.ipynb #26c4cd20
+# %% ../../nbs/api/43_ladder.ipynb #59ae3168
 def hash_arrays(*arrays: np.ndarray) -> str:
     "SHA-256 over the dtype, shape and bytes of arrays."
     digest = hashlib.sha256()
@@ -31,14 +31,17 @@ def hash_arrays(*arrays: np.ndarray) -> str:
 def fit_name(
     job: Job, recipe: Recipe, seed: int, fold: int,
     data_hash: str, # of labels, splits and pictures
+    *also,          # JSON values: whatever else the answer depends on
+    code: tuple = (), # further source files that it depends on
 ) -> str:
     "Name of one finished fit: SHA-256 over everything that determines it, the code, Keras's version and the precision included."
-    code = [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in (*(m.__file__ for m in (augmentation, convolutions, masked_cnn, training)), globals().get("__file__")) if f]
+    files = (*(m.__file__ for m in (augmentation, convolutions, masked_cnn, model_card, serving, training)), globals().get("__file__"), *code)
+    code = [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f and Path(f).is_file()]
     precision = training.fast_precision() if recipe.precision == "auto" else recipe.precision
-    what = [asdict(job), asdict(recipe), precision, seed, fold, data_hash, code, keras.__version__, keras.backend.backend()]
+    what = [asdict(job), asdict(recipe), precision, seed, fold, data_hash, also, code, keras.__version__, keras.backend.backend()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
 
-# %% ../../nbs/api/43_ladder.ipynb #b255144c
+# %% ../../nbs/api/43_ladder.ipynb #21605870
 def cross_validate(
     job: Job,
     seen: Mapping[str, tuple], # view name -> (pixels (n, rows, columns) float32 in [0, 1], mask (n, rows, columns))
@@ -48,6 +51,7 @@ def cross_validate(
     *,
     choose_threshold: Callable,  # (labels, probabilities) -> threshold, on validation images
     fits: Path,                # folder of finished fits
+    seed: int = 0,             # the run's: other weights and other augmentation for another one
     repetitions: tuple | None = None, # seeds of `splits` that are fitted; None: all
     findings: tuple = (),      # names of the labels, when there are several
     save_first: Path | None = None, # where the model of the first split is saved
@@ -61,20 +65,25 @@ def cross_validate(
     if table.shape[1] != max(1, len(findings)): raise TrainingError(f"{job.model}: {table.shape[1]} labels an image, and {len(findings)} names")
     steps = recipe.epochs * max(max(1, len(train) // recipe.batch) for train, _, _ in splits.values()) # the same whichever fit comes first after a kill
     data_hash, trainer, frames = hash_arrays(labels, *(a for v in sorted({job.trained_on, *job.evaluated_on}) for a in seen[v])), None, []
-    for number, ((seed, fold), (train, validation, test)) in enumerate(splits.items()):
-        if repetitions is not None and seed not in repetitions: continue
-        name = fit_name(job, recipe, seed, fold, hash_arrays(train, validation, test) + data_hash + str(steps))
-        done, keep = Path(fits) / f"{name}.csv", save_first if number == 0 else None
-        if done.is_file() and (keep is None or Path(keep).is_file()):
-            frames.append(pd.read_csv(done))
+    if repetitions is not None and (absent := set(repetitions) - {s for s, _ in splits}): raise TrainingError(f"{job.model}: there is no repetition {min(absent)}; choose {', '.join(map(str, dict.fromkeys(s for s, _ in splits)))}")
+    source = inspect.getsourcefile(choose_threshold) if inspect.isfunction(choose_threshold) else None
+    also = (seed, list(findings), json.loads(model_card.to_json(card)) if card else None)
+    for number, ((repetition, fold), (train, validation, test)) in enumerate(splits.items()):
+        if repetitions is not None and repetition not in repetitions: continue
+        name = fit_name(job, recipe, repetition, fold, hash_arrays(train, validation, test) + data_hash + str(steps), *also, code=(source,) if source else ())
+        done = Path(fits) / f"{name}.csv"; kept = done.with_suffix(".keras") if number == 0 and save_first is not None else None
+        if done.is_file() and (kept is None or kept.is_file()):
+            frames.append(pd.read_csv(done, keep_default_na=False, na_values={"label": [""], "threshold": [""]}, dtype={"finding": str} if findings else None)); _copy(kept, save_first)
             for _ in range(recipe.epochs): tick()
             continue
         trainer = trainer or Trainer(pixels.shape[1:], recipe, steps, mask=job.mask, tile=job.tile, ordered=job.ordered, outputs=table.shape[1])
-        trainer.fit(pixels[train], mask[train], table[train], seed=1000 * seed + fold, hide=job.random_masks, move=job.move, checkpoint=done.with_suffix(".part"), tick=tick)
-        rows = [_examined(job, trainer, view, *seen[view], table, validation, test, findings, recipe, choose_threshold).assign(seed=seed, fold=fold) for view in job.evaluated_on]
+        try: trainer.fit(pixels[train], mask[train], table[train], seed=10**6 * seed + 1000 * repetition + fold, hide=job.random_masks, move=job.move, checkpoint=done.with_suffix(".part"), tick=tick)
+        except TrainingError as error: raise TrainingError(f"{job.model}, repetition {repetition}, fold {fold}: {error}") from None
+        rows = [_examined(job, trainer, view, *seen[view], table, validation, test, findings, recipe, choose_threshold).assign(seed=repetition, fold=fold) for view in job.evaluated_on]
         rows = pd.concat(rows)[["model", "view", "seed", "fold", "image", *(["finding"] if findings else []), "label", "probability", "threshold"]]
-        if keep is not None: _save(trainer.exact, Path(keep), card, rows, job, recipe, findings)
-        with atomic_path(done) as temporary: rows.to_csv(temporary, index=False)
+        if kept is not None: _save(trainer.exact, kept, card, rows, job, recipe, findings)
+        with atomic_path(done, durable=True) as temporary: rows.to_csv(temporary, index=False)
+        _copy(kept, save_first)
         frames.append(rows)
     return pd.concat(frames, ignore_index=True)
 
@@ -86,6 +95,10 @@ def _examined(job, trainer, view, pixels, mask, table, validation, test, finding
         threshold = choose_threshold(answers, on_validation[known, column]) if len(set(answers.tolist())) > 1 else np.nan # not defined
         rows.append(pd.DataFrame({"model": job.model, "view": view, "image": test, "label": table[test, column], "probability": on_test[:, column], "threshold": threshold, **({"finding": findings[column]} if findings else {})}))
     return pd.concat(rows)
+
+def _copy(kept: Path | None, to: Path | None): # the model stays beside its fit: what is made from it may be deleted
+    if kept is None or to is None: return
+    with atomic_path(to) as temporary: shutil.copyfile(kept, temporary)
 
 def _save(model, path: Path, card: ModelCard | None, rows: pd.DataFrame, job: Job, recipe: Recipe, findings: tuple):
     if card is None: masked_cnn.save(model, path); return

@@ -55,7 +55,7 @@ class _Network:
         if self.mask == "partial": return VisiblePooling2D(self.whole.tolist(), dtype="float32")(x)
         return layers.Concatenate(dtype="float32")([layers.GlobalAveragePooling2D(dtype="float32")(x), layers.GlobalMaxPooling2D(dtype="float32")(x)])
 
-# %% ../../nbs/api/42_masked_cnn.ipynb #b11e5664
+# %% ../../nbs/api/42_masked_cnn.ipynb #af30887b
 def stages_of(side: int) -> int:
     "Residual stages after a stem that halves the sides: as many as leave 3 pixels or more, 1 to 5."
     return max(1, min(5, (side // 6).bit_length() - 1))
@@ -81,7 +81,11 @@ def build(
     pixels, visible = keras.Input((*shape, 1), name="pixels"), keras.Input((*shape, 1), name="mask")
     network = _Network(shape, mask, seed, dtype)
     if tile is not None: width *= 4
-    signal = network.stem(pixels, visible, width, tile or 3, tile or 2)
+    x, m = pixels, visible
+    if tile and any(side % tile for side in shape): # whole tiles, from the upper left
+        x, m = (layers.ZeroPadding2D(((0, -shape[0] % tile), (0, -shape[1] % tile)), dtype=dtype)(a) for a in (x, m))
+        network.whole = np.pad(network.whole, [(0, -side % tile) for side in shape])
+    signal = network.stem(x, m, width, tile or 3, tile or 2)
     for number in range(stages_of(min(shape)) if tile is None else 2):
         halve = tile is None or ordered and min(signal[0].shape[1:3]) >= 6
         signal = network.stage(signal, width << number, 3 if ordered else 1, 2 if halve else 1)

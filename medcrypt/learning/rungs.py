@@ -58,11 +58,12 @@ def rung(
     learned = model.removeprefix("masked-cnn on ") if model.startswith("masked-cnn on ") else view
     return view if learned == view else f"{learned}, wrong key"
 
-# %% ../../nbs/api/43_rungs.ipynb #03431b31
+# %% ../../nbs/api/43_rungs.ipynb #04543b28
 _PLACES = ("plain", "blocks-p", "roi", "details-r", "resolution-r", "pixel", "le", "etc", "ele", "neuracrypt", "ecb", "cbc-fixed-iv", "covariate", "length", "codestream", "cbc")
 
 def order_of(view: str) -> tuple:
     "Sorting key: whole pictures, then what hides more and more, schemes that are not secure, and ciphertext last."
     if view in _PLACES: return _PLACES.index(view), 0.0, view
     entry, number = find(view)
-    return _PLACES.index(entry.name.removesuffix("-each")), -number if entry.name == "details-r" else float(number or view.endswith("-each")), view
+    name = entry.name.removesuffix("-each")
+    return _PLACES.index(name) if name in _PLACES else _PLACES.index("ecb"), -number if entry.name == "details-r" else float(number or view.endswith("-each")), view

@@ -33,7 +33,7 @@ def recipe_of(
     ct = facts["modality"] == "CT"
     return Recipe(epochs=epochs, batch=16 if images < 500 else 32 if images < 5000 else 64, block=facts["block"], symmetry="square" if ct else "mirror", contrast=0.0 if ct else .2)
 
-# %% ../../nbs/api/46_study.ipynb #b7d43278
+# %% ../../nbs/api/46_study.ipynb #c2c4c2cd
 FINDING_COLUMNS = ("model", "view", "seed", "fold", "image", "finding", "label", "probability", "threshold")
 
 @dataclass
@@ -79,7 +79,7 @@ class Study:
     def card(self, job: Job) -> ModelCard:
         "What is saved with a job's model."
         facts, first = self.data.facts, views.find(job.evaluated_on[0])[0].name
-        own = PIXELS if first in PIXELS else tuple(dict.fromkeys(views.find(v)[0].name if views.find(v)[1] is None else v for v in job.evaluated_on))
+        own = PIXELS if first in PIXELS and job.mask != "none" else (job.trained_on,) # a model of one key answers about that key alone
         return ModelCard(job.model, own, self.shape(job), self._names(job) or (str(facts["label"]),), preprocessing=facts["preprocessing"], modality=facts["modality"], trained_on=facts["title"], synthetic=bool(facts["synthetic"]))
 
     def _names(self, job: Job) -> tuple: return tuple(self.data.findings) if job == self.findings_job() else ()
@@ -102,7 +102,7 @@ class Study:
         seen, names = {} if seen is None else seen, self._names(job)
         for view in (job.trained_on, *job.evaluated_on):
             if view not in seen: seen[view] = self.look(view)
-        return cross_validate(job, seen, self.data.finding_table if names else self.data.labels, self.splits, self.recipe, choose_threshold=choose_threshold, fits=self.run.fits(self.dataset), repetitions=repetitions, findings=names,
+        return cross_validate(job, seen, self.data.finding_table if names else self.data.labels, self.splits, self.recipe, choose_threshold=choose_threshold, fits=self.run.fits(self.dataset), seed=self.seed, repetitions=repetitions, findings=names,
                               save_first=self.run.model(self.dataset, job.slug) if repetitions is None or 0 in repetitions else None, card=self.card(job), tick=tick)
 
     def fit_findings(self, **options) -> pd.DataFrame: # options: of `fit`

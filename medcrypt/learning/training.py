@@ -43,7 +43,7 @@ def configure(
         tf.config.experimental.enable_op_determinism()
     return backend
 
-# %% ../../nbs/api/43_training.ipynb #7a0ee02e
+# %% ../../nbs/api/43_training.ipynb #3a155bad
 @dataclass(frozen=True)
 class Recipe:
     "How one fit is trained; the same for every view of a data set."
@@ -56,7 +56,8 @@ class Recipe:
     dropout: float = .2
     block: int = 8              # side of the hidden blocks while training, in pixels
     max_ratio: float = .9       # hidden fractions are drawn evenly from [0, max_ratio] when a job masks,
-    whole: float = .3           # but for this share of the pictures, which stay whole
+    whole: float = .3           # but for this share of the pictures, which stay whole;
+    ramp: float = .6            # the largest fraction grows from 0 to max_ratio over this share of the epochs
     shift: float = 1 / 16       # largest translation while training, as a fraction of the shorter side
     symmetry: str = "mirror"    # see augmentation.SYMMETRIES
     contrast: float = 0.0       # pixels are raised to a power between exp(-contrast) and exp(contrast)
@@ -83,7 +84,7 @@ def masked_crossentropy(
     each = ops.where(known, -y * ops.log(p) - (1 - y) * ops.log(1 - p), 0.0)
     return ops.sum(each) / ops.maximum(ops.sum(ops.cast(known, "float32")), 1.0)
 
-# %% ../../nbs/api/43_training.ipynb #484d27a0
+# %% ../../nbs/api/43_training.ipynb #0428e270
 PIECE = 16 # steps whose pictures are prepared together
 
 def _mixed(draw: np.random.Generator, x: np.ndarray, m: np.ndarray, y: np.ndarray, alpha: float) -> tuple:
@@ -103,6 +104,7 @@ def pieces(
 ) -> Iterator[tuple]:   # (pixels, mask, labels) of whole batches
     "The pictures of one epoch, in random order, augmented; the last, incomplete batch is left out."
     n, batch = len(labels), min(recipe.batch, len(labels))
+    largest = recipe.max_ratio * min(1.0, (epoch + 1) / max(1.0, recipe.ramp * recipe.epochs))
     order = rng(seed, "order", epoch).permutation(n)[:n // batch * batch]
     size = batch * max(1, min(PIECE, (1 << 24) // (batch * pixels[0].size)))
     def prepare(start: int) -> tuple:
@@ -111,7 +113,7 @@ def pieces(
         x, m, y = np.asarray(pixels[chosen], "float32"), np.asarray(mask[chosen], "float32"), labels[chosen]
         if move: x, m = augment(draw, x, m, round(recipe.shift * min(x.shape[1:])), recipe.symmetry)
         if move and recipe.contrast: x = with_contrast(draw, x, recipe.contrast)
-        if hide: m = m * random_masks(draw, len(x), x.shape[1:], recipe.block, random_ratios(draw, len(x), recipe.max_ratio, recipe.whole))
+        if hide: m = m * random_masks(draw, len(x), x.shape[1:], recipe.block, random_ratios(draw, len(x), largest, recipe.whole))
         return _mixed(draw, x, m, y, recipe.mixup) if recipe.mixup else (x, m, y)
     starts = range(0, len(order), size)
     with ThreadPoolExecutor(1) as ahead:
