@@ -1,6 +1,7 @@
 """The chain around Snakemake: what it refuses, what it re-runs, and how it survives being killed."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from medcrypt.cli import chain
 from medcrypt.cli import publish as publishing
 from medcrypt.cli.chain import ChainError, configure, locked, prepare, sources
 from medcrypt.cli.publish import publish
-from medcrypt.core import ConfigError, MedcryptError, RunPaths, project_root, write_json
+from medcrypt.core import PROFILES, ConfigError, MedcryptError, RunPaths, project_root, write_json
+from medcrypt.learning.rungs import jobs
 
 ROOT = project_root()
 
@@ -194,6 +196,17 @@ def test_of_real_pictures_only_tables_and_plots_are_published(tmp_path):
     assert "`medcrypt reproduce --profile sample`" in text and "figure_roc.png" in text and "figure_views" not in text and not (tmp_path / "README.md").exists()
 
 
+def test_publishing_loses_and_tells_nothing(tmp_path):
+    run, old = RunPaths(tmp_path / "run"), tmp_path / "figures" / "sample"
+    write_json(run.config, configure([str(folder_of_pictures(tmp_path))], "smoke"))
+    run.figures.mkdir(parents=True); (run.figures / "README.md").write_text("\n## Claims\n"); (run.figures / "claims.csv").write_text("x")
+    old.mkdir(parents=True); (old / "kept.csv").write_text("x")
+    described = tmp_path / "claims.csv"; described.write_text("y")
+    with pytest.raises(ChainError, match="claims.csv.*rename"): publish(run, tmp_path, described=described)
+    assert [p.name for p in old.iterdir()] == ["kept.csv"]
+    assert publishing.as_typed(["reproduce", "--data", "/archives/ward 3", "--profile", "sample"]) == "medcrypt reproduce --data 'ward 3' --profile sample"
+
+
 def test_phantoms_and_other_data_are_published_apart(tmp_path):
     run = RunPaths(tmp_path / "run")
     write_json(run.config, configure(["phantom", str(folder_of_pictures(tmp_path))], "smoke"))
@@ -215,8 +228,8 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     assert sorted(p.name for p in (tmp_path / "figures" / "phantom").iterdir()) == ["claims.csv", "claims.md"]
 
 
-def dry_run(out):
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(out), "--configfile", str(out / "config.json"), "--cores", "2", "--dry-run", "--nolock", "--quiet", "rules"],
+def dry_run(out, *options):
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(out), "--configfile", str(out / "config.json"), "--cores", "2", "--dry-run", "--nolock", "--quiet", "rules", *options],
                           capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -227,6 +240,13 @@ def test_the_workflow_has_a_rule_for_every_paper_notebook(tmp_path):
     assert code == 0, text
     snakefile = (ROOT / "Snakefile").read_text()
     for notebook in (ROOT / "nbs" / "paper").glob("*.ipynb"): assert f'needs("{notebook.stem}")' in snakefile
+
+
+def test_a_full_run_has_a_step_for_every_model_and_repetition(tmp_path):
+    prepare(tmp_path / "o", configure(["phantom"], "full"))
+    code, text = dry_run(tmp_path / "o", "--forcerun", "fit")
+    models = len(jobs(PROFILES["full"].views))
+    assert code == 0 and re.search(r"^fit\s+(\d+)", text, re.M)[1] == str(5 * (2 * models + 1)), text # and the findings of the radiographs
 
 
 # the real thing, on a folder of sixty small pictures and the first step alone

@@ -332,6 +332,12 @@ def test_a_study_answers_every_finding_of_every_test_picture(study):
     assert made.used["plain", "mean"] == 2 and made.n["plain", "Square"] == 42 and pd.isna(made.auc["plain", "Hernia"])
 
 
+def test_cards_promise_what_was_learned(study):
+    from medcrypt.learning import rungs
+    cards = {job.model: study[0].card(job).views for job in rungs.jobs(("plain", "blocks-0.5", "resolution-4", "le", "le-each", "cbc"))}
+    assert cards == {"masked-cnn": rungs.PIXELS, "plain-cnn": ("plain",), **{f"masked-cnn on {v}": (v,) for v in ("resolution-4", "le", "le-each", "cbc")}}
+
+
 def test_its_model_has_a_card_and_predicts_every_finding(study, capsys, tmp_path):
     from medcrypt.learning.model_card import read_card
     study, rows = study

@@ -1,5 +1,5 @@
 """The network, its training and its cross-validation: masks matter, fits repeat to the last digit, kills change nothing."""
-import dataclasses, itertools, json, os, subprocess, sys, threading, time
+import dataclasses, json, os, subprocess, sys, threading, time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 keras = pytest.importorskip("keras")
 from medcrypt.core import PROFILES, rng
 from medcrypt.evaluation.metrics import auc, best_threshold
-from medcrypt.learning import ladder, masked_cnn, training, views
+from medcrypt.learning import ladder, training, views
 from medcrypt.learning.augmentation import AugmentationError, augment, flips, random_masks, random_ratios
 from medcrypt.learning.convolutions import RELU_GAIN, PartialConv2D, StandardizedConv2D
 from medcrypt.learning.ladder import cross_validate, fit_name, hash_arrays
@@ -573,8 +573,8 @@ def test_every_view_of_a_profile_is_served(profile):
     for job in made: build((64, 64) if job.tile else (16, 16), mask=job.mask, tile=job.tile, ordered=job.ordered, width=2)
 
 
-def test_jobs_take_the_tiles_that_objects_have_and_leave_out_length():
-    assert [j.tile for j in jobs(("le", "etc", "cbc"), {"le": 2})] == [2, 8, None] and jobs(("length",)) == []
+def test_jobs_take_the_tiles_of_the_schemes_and_leave_out_length():
+    assert [j.tile for j in jobs(("le", "etc", "cbc"))] == [4, 8, None] and jobs(("length",)) == []
     with pytest.raises(views.ViewError, match="does not exist"): jobs(("plain", "rot13"))
 
 
@@ -585,3 +585,46 @@ def test_the_order_of_rungs_is_from_whole_pictures_to_ciphertext():
         places = [order.index(v) for v in chain]; assert places == sorted(places)
     assert sorted(["cbc", "covariate", "length", "plain"], key=order_of) == ["plain", "covariate", "length", "cbc"]
     with pytest.raises(views.ViewError): order_of("rot13")
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("shape", [(18, 23), (16, 24)])
+def test_a_tile_stem_looks_at_whole_tiles(shape, mask):
+    "Also where the sides are no multiples of the tile: a pixel moves the features of its own tile and of no other."
+    model = build(shape, mask=mask, width=4, tile=4, seed=1); stem = keras_layers(model, "re_lu")[0]
+    x = np.random.default_rng(0).random((1, *shape, 1), dtype=np.float32); ones = np.ones_like(x)
+    look = lambda x: np.asarray(keras_model(model.input, stem.output)({"pixels": x, "mask": ones}))[0]
+    before = look(x); assert before.shape[:2] == (-(-shape[0] // 4), -(-shape[1] // 4))
+    for row, column in ((0, 0), (3, 3), (4, 4), (15, 7), (shape[0] - 1, shape[1] - 1)):
+        other = x.copy(); other[0, row, column] = 1 - other[0, row, column]
+        moved = np.argwhere(np.abs(look(other) - before).max(-1) > 0)
+        assert moved.tolist() == [[row // 4, column // 4]]
+
+
+def keras_layers(model, word): return [layer for layer in model.layers if word in layer.name]
+
+
+def keras_model(inputs, outputs):
+    import keras
+    return keras.Model(inputs, outputs)
+
+
+def test_a_repetition_that_is_not_there_is_named(tmp_path, problem):
+    seen, y, splits = problem
+    with pytest.raises(TrainingError, match="no repetition 7; choose 0, 1"): cross_validate(JOB, seen, y, splits, SMALL, choose_threshold=best_threshold, fits=tmp_path, repetitions=(7,))
+
+
+def test_a_training_part_of_one_class_is_named(tmp_path, problem):
+    seen, y, splits = problem
+    with pytest.raises(TrainingError, match="masked-cnn, repetition 0, fold 2: .*one class"): cross_validate(JOB, seen, 0 * y, {(0, 2): splits[(0, 2)]}, SMALL, choose_threshold=lambda *_: .5, fits=tmp_path)
+
+
+def test_a_finding_called_NA_comes_back_from_a_finished_fit(tmp_path, problem, counted):
+    seen, y, splits = problem; table = np.stack([y, 1 - y], 1).astype(float); table[::5, 1] = np.nan
+    run = lambda: cross_validate(JOB, seen, table, {(0, 0): splits[(0, 0)]}, SMALL, choose_threshold=lambda *_: .5, fits=tmp_path, findings=("NA", "1"))
+    fresh = run(); pd.testing.assert_frame_equal(run(), fresh, check_exact=True); assert len(counted) == 1 and set(fresh.finding) == {"NA", "1"}
+
+
+def test_a_view_that_somebody_registers_has_a_place(monkeypatch):
+    monkeypatch.setitem(views.VIEWS, "outline", dataclasses.replace(views.VIEWS["plain"], name="outline"))
+    assert sorted(["cbc", "outline", "plain"], key=order_of) == ["plain", "outline", "cbc"]

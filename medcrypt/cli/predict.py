@@ -40,7 +40,7 @@ def envelopes(
         found += fits; other += len(inside) - len(fits)
     return found, other
 
-# %% ../../nbs/api/75_predict.ipynb #744c4968
+# %% ../../nbs/api/75_predict.ipynb #1a337aae
 ENVELOPE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def look(
     views: tuple, # of its views, those to try
 ) -> Seen:
     "The first of the views that fits an envelope. Raises FileError, and ViewError and EnvelopeError that name the file."
-    from medcrypt.cli.files import FileError, read_file
+    from medcrypt.cli.files import read_file
     from medcrypt.crypto.envelope import EnvelopeError, parse
     from medcrypt.learning.views import ViewError, kind_of, view
     data, reasons = read_file(file, ENVELOPE_BYTES), []

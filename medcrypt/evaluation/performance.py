@@ -6,14 +6,14 @@
 __all__ = ['COLUMNS', 'DECISIONS', 'PerformanceError', 'read_predictions', 'row', 'auc_row', 'performance_table', 'in_order',
            'hidden_fraction', 'drop_table', 'beside_paper', 'hidden_at_drop', 'roc_curves']
 
-# %% ../../nbs/api/59_performance.ipynb #4fda27be
+# %% ../../nbs/api/59_performance.ipynb #2ea239e1
 import numpy as np
 import pandas as pd
 
 from ..core import MedcryptError
 from .intervals import _rows, _weights, bootstrap, bootstrap_statistic, chance, paired, permutation_test, weighted_auc
 from .metrics import roc
-from ..learning.rungs import order_of, rung
+from ..learning.rungs import order_of
 
 # %% ../../nbs/api/59_performance.ipynb #fb93c444
 class PerformanceError(MedcryptError):

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['latency_table']
 
-# %% ../../nbs/api/63_serving_latency.ipynb #c7bcc316
-import numpy as np
+# %% ../../nbs/api/63_serving_latency.ipynb #f1916277
 import pandas as pd
 
 from ..core import rng

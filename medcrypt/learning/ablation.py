@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'SHORT', 'AblationError', 'ablate']
 
-# %% ../../nbs/api/47_ablation.ipynb #03a53591
+# %% ../../nbs/api/47_ablation.ipynb #10be2ba8
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from ..core import MedcryptError

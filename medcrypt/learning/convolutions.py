@@ -56,7 +56,7 @@ class StandardizedConv2D(layers.Layer):
     def get_config(self):
         return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides, "centred": self.centred, "initial_gain": self.initial_gain, "kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
 
-# %% ../../nbs/api/42_convolutions.ipynb #1e208943
+# %% ../../nbs/api/42_convolutions.ipynb #4ccc50dd
 @keras.saving.register_keras_serializable(package="medcrypt")
 class PartialConv2D(StandardizedConv2D):
     "Partial convolution of a weighted signal, its visible share in [0, 1] as the last channel: (n, h, w, c + 1) -> (n, h', w', filters), the new share among them."
@@ -75,7 +75,7 @@ class PartialConv2D(StandardizedConv2D):
         bias = ops.broadcast_to(ops.cast(self.bias, "float32") / window, (self.kernel_size, self.kernel_size, 1, self.filters - 1))
         bias, k = bias + self.offset * ops.sum(k, axis=2, keepdims=True), self.scale * k # offset * x's mask is offset * share
         count = ops.full((self.kernel_size, self.kernel_size, 1, 1), 1 / window if self.share else 0.0, dtype="float32")
-        whole = ops.concatenate([ops.concatenate([k, bias], 2), ops.concatenate([0.0 * k[..., :1], count], 2)], 3)
+        whole = ops.concatenate([ops.concatenate([k, bias], 2), ops.concatenate([ops.zeros_like(k[..., :1]), count], 2)], 3)
         return ops.conv(x, ops.cast(whole, x.dtype), strides=self.strides, padding="same")
 
     def get_config(self): return {**super().get_config(), "share": self.share, "scale": self.scale, "offset": self.offset}

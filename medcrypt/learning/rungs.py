@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['PIXELS', 'PICTURES', 'PERMUTED', 'Job', 'jobs', 'rung', 'order_of']
 
-# %% ../../nbs/api/43_rungs.ipynb #1d8ea454
+# %% ../../nbs/api/43_rungs.ipynb #d50ed7c4
 from dataclasses import dataclass
-from typing import Mapping
 
 from .views import find
 
-# %% ../../nbs/api/43_rungs.ipynb #1cc3015d
+# %% ../../nbs/api/43_rungs.ipynb #b288b2aa
 PIXELS = ("plain", "blocks-p", "roi")                     # views in which pixels are as they are or hidden: the Masked-CNN's
 PICTURES = (*PIXELS, "resolution-r", "details-r")        # views that can be moved and mirrored like a picture
 PERMUTED = {"ele", "etc", "neuracrypt"}                  # schemes whose tiles change places
@@ -34,8 +33,7 @@ class Job:
         return self.model.replace(",", "").replace(" ", "-")
 
 def jobs(
-    views: tuple,              # names of views that are to be looked at, plain among them
-    tiles: Mapping[str, int] = {}, # side of the tiles of a view's objects, where it has some and they are not the default
+    views: tuple, # names of views that are to be looked at, plain among them
 ) -> list[Job]:
     "The models of the ladder. Raises ViewError for an unknown view."
     forms = {view: find(view)[0] for view in views if view != "length"}
@@ -44,7 +42,7 @@ def jobs(
     for view, form in forms.items():
         if form.name in PIXELS: continue
         scheme = form.name.removesuffix("-each")
-        tile = None if form.name in PICTURES or form.tile is None else tiles.get(view, form.tile)
+        tile = None if form.name in PICTURES else form.tile # the archive seals with the schemes' own tiles
         other = f"{view}-each" # under another key for each picture: the model's own key does not fit
         made.append(Job(f"masked-cnn on {view}", "partial", view, False, (view, other) if other in forms else (view,), form.name in PICTURES, tile, scheme not in PERMUTED))
     return made
