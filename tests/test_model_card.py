@@ -1,5 +1,4 @@
 """Model cards: written into both kinds of model file, read without a framework, hostile files refused in one sentence."""
-import io
 import json
 import os
 import struct

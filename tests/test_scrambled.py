@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from medcrypt.core import MedcryptError, rng, seeded_bytes
-from medcrypt.crypto import perceptual, scrambled
+from medcrypt.crypto import perceptual
 from medcrypt.crypto.envelope import EnvelopeError, Reader, data_key, in_memory, parse, seal, unseal
 from medcrypt.crypto.keys import Key
 from medcrypt.crypto.perceptual import to_tiles
