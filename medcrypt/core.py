@@ -78,6 +78,7 @@ class RunPaths:
     def fits(self, dataset: str) -> Path: return self.work / "fits" / dataset
     def fit_list(self, dataset: str, model: str, repetition: int) -> Path: return self.fits(dataset) / f"{model}.{repetition}.list.csv"
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"
+    def start(self, name: str) -> Path: return self.work / "start" / f"{name}.npz"
     def model(self, dataset: str, name: str) -> Path: return self.work / "models" / dataset / f"{name}.keras"
 
 # %% ../nbs/api/00_core.ipynb #41aa5ee2
@@ -99,6 +100,8 @@ class Profile:
     full_size: int       # full-size phantoms of each kind in the storage table
     limit: int           # most images taken from a folder, whole patients; 0 = all
     spread: bool         # each model and repetition is a step of its own, for many machines
+    control_seeds: int   # repetitions of the models beside the Masked-CNN; at most seeds
+    pretrain: int        # phantoms that networks for pictures that are not phantoms learn from first; 0 = none
 
     @property
     def ratios(self) -> tuple:
@@ -112,10 +115,10 @@ _FULL = ("plain", "blocks-0.1", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blo
          "le", "le-each", "ele", "ele-each", "etc", "etc-each", "pixel", "pixel-each", "neuracrypt", "neuracrypt-each", "ecb", "ecb-each", "cbc-fixed-iv", "cbc", "codestream")
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False),
-    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False),
-    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False),
-    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True))}
+    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False, 1, 0),
+    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False, 3, 2000),
+    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False, 2, 8000),
+    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True, 5, 8000))}
 
 def profile(
     name: str, # one of PROFILES

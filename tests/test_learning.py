@@ -520,7 +520,7 @@ def test_old_fits_are_not_used_for_another_question(tmp_path, problem, counted, 
 
 
 def test_a_fit_s_name_says_all_that_it_depends_on():
-    changed = {"model": "m", "mask": "none", "trained_on": "cbc", "random_masks": False, "evaluated_on": ("plain",), "move": False, "tile": 8, "ordered": False}
+    changed = {"model": "m", "mask": "none", "trained_on": "cbc", "random_masks": False, "evaluated_on": ("plain",), "move": False, "tile": 8, "ordered": False, "brightness": True, "conditioned": True, "pretrained": False}
     assert set(changed) == {f.name for f in dataclasses.fields(Job)}
     names = [fit_name(JOB, SMALL, 0, 0, "a"), fit_name(JOB, SMALL, 1, 0, "a"), fit_name(JOB, SMALL, 0, 1, "a"), fit_name(JOB, SMALL, 0, 0, "b"), *(fit_name(dataclasses.replace(JOB, **{k: v}), SMALL, 0, 0, "a") for k, v in changed.items()),
              *(fit_name(JOB, dataclasses.replace(SMALL, **{f.name: f"{getattr(SMALL, f.name)}x" if f.type == "str" or f.type is str else getattr(SMALL, f.name) + 1}), 0, 0, "a") for f in dataclasses.fields(Recipe))]
@@ -541,7 +541,7 @@ def test_several_findings_have_rows_each(tmp_path, problem, counted):
     for i, name in enumerate(("effusion", "mass")):
         part = rows[(rows.finding == name) & (rows["view"] == "plain")]
         assert part.image.tolist() == test.tolist() and np.array_equal(part.label, table[test, i], equal_nan=True) and set(part.threshold) == {float((~np.isnan(table[validation, i])).sum())}
-    assert counted == [(0, True, True, (64, 2), {"mask": "partial", "tile": None, "ordered": True, "outputs": 2})]
+    assert counted == [(0, True, True, (64, 2), {**JOB.network, "start": None, "outputs": 2})]
     with pytest.raises(TrainingError, match="masked-cnn: 2 labels an image, and 1 names"): cross_validate(JOB, seen, table, splits, SMALL, choose_threshold=best_threshold, fits=tmp_path, findings=("a",))
 
 

@@ -93,9 +93,11 @@ def drop_table(
         base = keyed[reference]
         for (model, view), other in keyed.items():
             if (model, view) == reference: continue
-            if len(other) != len(base) or not other.index.isin(base.index).all(): raise PerformanceError(f"{dataset}: {model} on {view} was not tested on the same images as {' on '.join(reference)}")
-            same = base.loc[other.index].reset_index()
-            found = paired(same.label.to_numpy(), same.probability.to_numpy(), other.probability.to_numpy(), **_parts(same), seed=seed, resamples=resamples)
+            common = set(base.index.get_level_values("seed")) & set(other.index.get_level_values("seed")) # a model may have fewer repetitions; all pictures of each
+            ours, theirs = (part[part.index.get_level_values("seed").isin(common)] for part in (base, other))
+            if ours.empty or len(ours) != len(theirs) or not theirs.index.isin(ours.index).all(): raise PerformanceError(f"{dataset}: {model} on {view} was not tested on the same images as {' on '.join(reference)}")
+            same = ours.loc[theirs.index].reset_index()
+            found = paired(same.label.to_numpy(), same.probability.to_numpy(), theirs.probability.to_numpy(), **_parts(same), seed=seed, resamples=resamples)
             rows.append({"dataset": dataset, "reference": " on ".join(reference), "model": model, "view": view, **found.columns("auc_drop"), "n": found.n, "patients": found.patients})
     return in_order(pd.DataFrame(rows))
 

@@ -24,7 +24,7 @@ class StandardizedConv2D(layers.Layer):
         filters: int,     # output channels
         kernel_size: int, # window side in pixels
         strides: int = 1, # step in pixels
-        centred: str = "filter", # what has mean 0: the whole "filter", or in it each input "channel" for itself
+        centred: str = "filter", # what has mean 0: the whole "filter", in it each input "channel" for itself, or "none"
         initial_gain: float = 1.0, # of every filter; below 1 where the result is added to another signal (SkipInit, De and Smith 2020)
         kernel_initializer="he_normal",
         **kwargs):
@@ -42,7 +42,7 @@ class StandardizedConv2D(layers.Layer):
     def standardized(self):
         "The kernel as it is used, in full precision under a mixed policy too."
         k, fan_in = ops.cast(self.kernel, "float32"), float(self.kernel_size ** 2 * self.kernel.shape[2])
-        k = k - ops.mean(k, axis=(0, 1) if self.centred == "channel" else (0, 1, 2), keepdims=True)
+        if self.centred != "none": k = k - ops.mean(k, axis=(0, 1) if self.centred == "channel" else (0, 1, 2), keepdims=True)
         k = k * ops.rsqrt(ops.maximum(fan_in * ops.mean(ops.square(k), axis=(0, 1, 2), keepdims=True), 1e-4))
         return RELU_GAIN * k * ops.cast(self.gain, "float32")
 

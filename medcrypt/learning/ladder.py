@@ -32,13 +32,11 @@ def fit_name(
     job: Job, recipe: Recipe, seed: int, fold: int,
     data_hash: str, # of labels, splits and pictures
     *also,          # JSON values: whatever else the answer depends on
-    code: tuple = (), # further source files that it depends on
+    start: str = "",  # hash of the weights that it starts from
 ) -> str:
     "Name of one finished fit: SHA-256 over everything that determines it, the code, Keras's version and the precision included."
-    files = (*(m.__file__ for m in (augmentation, convolutions, masked_cnn, model_card, serving, training)), globals().get("__file__"), *code)
-    code = [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f and Path(f).is_file()]
-    precision = training.fast_precision() if recipe.precision == "auto" else recipe.precision
-    what = [asdict(job), asdict(recipe), precision, seed, fold, data_hash, also, code, keras.__version__, keras.backend.backend()]
+    files = (*(m.__file__ for m in (augmentation, convolutions, masked_cnn, model_card, serving, training)), globals().get("__file__"))
+    what = [asdict(job), asdict(recipe), training.precision_of(recipe), seed, fold, data_hash, also, training.code_hash(*files), start, keras.__version__, keras.backend.backend()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
 
 # %% ../../nbs/api/43_ladder.ipynb #21605870
@@ -56,6 +54,7 @@ def cross_validate(
     findings: tuple = (),      # names of the labels, when there are several
     save_first: Path | None = None, # where the model of the first split is saved
     card: ModelCard | None = None,  # what is saved with it; its thresholds and flips are filled in
+    start: list | None = None, # weights that every fit starts from, of all layers but the last; None: noise
     tick: Callable[[], None] = lambda: None, # called after each epoch, for progress
 ) -> pd.DataFrame:
     "Rows (model, view, seed, fold, image, label, probability, threshold; finding, when there are several): every test prediction of every fit. Raises TrainingError."
@@ -66,17 +65,17 @@ def cross_validate(
     steps = recipe.epochs * max(max(1, len(train) // recipe.batch) for train, _, _ in splits.values()) # the same whichever fit comes first after a kill
     data_hash, trainer, frames = hash_arrays(labels, *(a for v in sorted({job.trained_on, *job.evaluated_on}) for a in seen[v])), None, []
     if repetitions is not None and (absent := set(repetitions) - {s for s, _ in splits}): raise TrainingError(f"{job.model}: there is no repetition {min(absent)}; choose {', '.join(map(str, dict.fromkeys(s for s, _ in splits)))}")
-    source = inspect.getsourcefile(choose_threshold) if inspect.isfunction(choose_threshold) else None
-    also = (seed, list(findings), json.loads(model_card.to_json(card)) if card else None)
+    source = inspect.getsource(choose_threshold) if inspect.isfunction(choose_threshold) else ""
+    also = (source, seed, list(findings), json.loads(model_card.to_json(card)) if card else None)
     for number, ((repetition, fold), (train, validation, test)) in enumerate(splits.items()):
         if repetitions is not None and repetition not in repetitions: continue
-        name = fit_name(job, recipe, repetition, fold, hash_arrays(train, validation, test) + data_hash + str(steps), *also, code=(source,) if source else ())
+        name = fit_name(job, recipe, repetition, fold, hash_arrays(train, validation, test) + data_hash + str(steps), *also, start=hash_arrays(*start) if start else "")
         done = Path(fits) / f"{name}.csv"; kept = done.with_suffix(".keras") if number == 0 and save_first is not None else None
         if done.is_file() and (kept is None or kept.is_file()):
             frames.append(pd.read_csv(done, keep_default_na=False, na_values={"label": [""], "threshold": [""]}, dtype={"finding": str} if findings else None)); _copy(kept, save_first)
             for _ in range(recipe.epochs): tick()
             continue
-        trainer = trainer or Trainer(pixels.shape[1:], recipe, steps, mask=job.mask, tile=job.tile, ordered=job.ordered, outputs=table.shape[1])
+        trainer = trainer or Trainer(pixels.shape[1:], recipe, steps, start=start, outputs=table.shape[1], **job.network)
         try: trainer.fit(pixels[train], mask[train], table[train], seed=10**6 * seed + 1000 * repetition + fold, hide=job.random_masks, move=job.move, checkpoint=done.with_suffix(".part"), tick=tick)
         except TrainingError as error: raise TrainingError(f"{job.model}, repetition {repetition}, fold {fold}: {error}") from None
         rows = [_examined(job, trainer, view, *seen[view], table, validation, test, findings, recipe, choose_threshold).assign(seed=repetition, fold=fold) for view in job.evaluated_on]

@@ -35,12 +35,12 @@ class _Network:
 
     def activate(self, x): return layers.ReLU(dtype=self.dtype)(x)
 
-    def stem(self, x, m, filters: int, kernel: int, strides: int): # of pixels in [0, 1], which are scaled to [-2, 2]
+    def stem(self, x, m, filters: int, kernel: int, strides: int, centred: str): # of pixels in [0, 1], which are scaled to [-2, 2]
         scaling = {"scale": 4.0, "offset": -2.0}
         if self.mask != "partial": x = layers.Rescaling(**scaling, dtype=self.dtype, name="standardise")(x)
         self.whole = shares(self.whole, kernel, strides)
         if self.mask != "none": x = layers.Concatenate(dtype=self.dtype)([layers.Multiply(dtype=self.dtype, name="hide")([x, m]), m])
-        x = self.convolve(x, filters, kernel, strides, centred="channel", **(scaling if self.mask == "partial" else {}))
+        x = self.convolve(x, filters, kernel, strides, centred=centred, **(scaling if self.mask == "partial" else {}))
         return self.activate(x), self.shrink(m, strides) if self.mask == "channel" else None
 
     def stage(self, signal, filters: int, kernel: int, strides: int):
@@ -68,6 +68,8 @@ def build(
     outputs: int = 1,        # labels
     tile: int | None = None, # side of the tiles on which a cipher works: the stem then looks at whole tiles
     ordered: bool = True,    # False: tiles are shuffled, so that neighbours mean nothing
+    brightness: bool = False, # True: filters of the stem may answer to mean brightness, not only to differences
+    conditioned: bool = False, # True: the last layer is told the visible share, and may weigh each feature by it
     dropout: float = 0.0,    # before the last layer
     seed: int = 0,           # of the initial weights
     dtype: str = "float32",  # or a Keras dtype policy, e.g. "mixed_bfloat16"
@@ -85,11 +87,14 @@ def build(
     if tile and any(side % tile for side in shape): # whole tiles, from the upper left
         x, m = (layers.ZeroPadding2D(((0, -shape[0] % tile), (0, -shape[1] % tile)), dtype=dtype)(a) for a in (x, m))
         network.whole = np.pad(network.whole, [(0, -side % tile) for side in shape])
-    signal = network.stem(x, m, width, tile or 3, tile or 2)
+    signal = network.stem(x, m, width, tile or 3, tile or 2, "none" if brightness else "channel")
     for number in range(stages_of(min(shape)) if tile is None else 2):
         halve = tile is None or ordered and min(signal[0].shape[1:3]) >= 6
         signal = network.stage(signal, width << number, 3 if ordered else 1, 2 if halve else 1)
     x = network.pool(signal[0])
+    if conditioned:
+        share = layers.GlobalAveragePooling2D(dtype="float32", name="share")(visible)
+        x = layers.Concatenate(dtype="float32")([x, layers.Multiply(dtype="float32")([x, share]), share])
     if dropout: x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
     y = layers.Dense(outputs, activation="sigmoid", dtype="float32", name="probability", kernel_initializer=keras.initializers.GlorotUniform(seed=next(network.seeds)))(x)
     return keras.Model({"pixels": pixels, "mask": visible}, y, name=f"masked_cnn_{mask}")

@@ -26,6 +26,14 @@ class Job:
     move: bool = True   # translations and symmetries while training, and the symmetries' mean in the end
     tile: int | None = None # of masked_cnn.build
     ordered: bool = True    # of masked_cnn.build
+    brightness: bool = False  # of masked_cnn.build
+    conditioned: bool = False # of masked_cnn.build
+    pretrained: bool = True   # start from what phantoms taught, where pictures are not phantoms and the profile wants it
+
+    @property
+    def network(self) -> dict:
+        "Options of masked_cnn.build."
+        return {name: getattr(self, name) for name in ("mask", "tile", "ordered", "brightness", "conditioned")}
 
     @property
     def slug(self) -> str:

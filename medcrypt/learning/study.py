@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FINDING_COLUMNS', 'recipe_of', 'Study']
 
-# %% ../../nbs/api/46_study.ipynb #7cb96c54
+# %% ../../nbs/api/46_study.ipynb #e97da30e
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable
@@ -15,10 +15,12 @@ import pandas as pd
 
 from ..core import Profile, RunPaths, threads
 from ..imaging.datasets import Dataset
+from ..imaging.preprocessing import Preprocessing
 from ..imaging.splits import plan
 from . import views
 from .ladder import cross_validate
 from .model_card import ModelCard
+from .pretraining import fits_start, start_weights
 from .rungs import PIXELS, Job, jobs
 from .training import Recipe
 from ..vault.archive import object_of, open_archive
@@ -28,9 +30,11 @@ def recipe_of(
     facts: dict, # of a Dataset
     images: int, # how many it has
     epochs: int,
+    started: bool = False, # whether its networks start from phantoms
 ) -> Recipe:
     "The recipe for every view of a data set."
     ct = facts["modality"] == "CT"
+    if started and not ct: epochs = max(1, epochs // 2)
     return Recipe(epochs=epochs, batch=16 if images < 500 else 32 if images < 5000 else 64, block=facts["block"], symmetry="square" if ct else "mirror", contrast=0.0 if ct else .2)
 
 # %% ../../nbs/api/46_study.ipynb #c2c4c2cd
@@ -55,6 +59,13 @@ class Study:
 
     @cached_property
     def recipe(self) -> Recipe: return recipe_of(self.data.facts, len(self.data), self.profile.epochs)
+
+    def recipe_for(self, job: Job) -> Recipe:
+        "The recipe with a job's number of epochs: all that start from noise get as many, and so do all that start from phantoms."
+        return recipe_of(self.data.facts, len(self.data), self.profile.epochs, self.starts and fits_start(job))
+
+    @property
+    def starts(self) -> bool: return bool(self.profile.pretrain) and not self.data.facts["synthetic"]
 
     @cached_property
     def jobs(self) -> list[Job]: return jobs(self.profile.views)
@@ -90,20 +101,31 @@ class Study:
         if not job.trained_on.startswith("neuracrypt"): return int(rows), int(columns)
         return tuple(-(-side // job.tile) * job.tile for side in (rows, columns))
 
+    def repetitions(self, job: Job) -> tuple[int, ...]:
+        "The profile's seeds for a job: the Masked-CNN may have more than what stands beside it."
+        many = self.profile.seeds if job.random_masks else self.profile.control_seeds
+        return tuple(seed for seed in dict.fromkeys(seed for seed, _ in self.splits) if seed < many)
+
+    def start(self, job: Job) -> list | None:
+        "The weights that a job starts from, learned from phantoms once for a run; None where the pictures are phantoms themselves or the profile wants none. Raises TrainingError."
+        if not self.starts or not fits_start(job): return None
+        facts = self.data.facts
+        return start_weights(job, facts["modality"], Preprocessing(**facts["preprocessing"]), self.profile.pretrain, self.recipe_for(job), self.run.start)
+
     def fit(self,
         job: Job,
         *,
         choose_threshold: Callable, # (labels, probabilities) -> threshold, on validation images
-        repetitions: tuple | None = None, # of the profile's seeds; None: all
+        repetitions: tuple | None = None, # of the profile's seeds; None: all of `repetitions`
         tick: Callable[[], None] = lambda: None, # called after each epoch
         seen: dict | None = None,   # views that were looked at before; those of this job are added
     ) -> pd.DataFrame:
         "Rows of ladder.cross_validate; fits whatever is not there yet. Raises TrainingError."
-        seen, names = {} if seen is None else seen, self._names(job)
+        seen, names, repetitions = {} if seen is None else seen, self._names(job), self.repetitions(job) if repetitions is None else repetitions
         for view in (job.trained_on, *job.evaluated_on):
             if view not in seen: seen[view] = self.look(view)
-        return cross_validate(job, seen, self.data.finding_table if names else self.data.labels, self.splits, self.recipe, choose_threshold=choose_threshold, fits=self.run.fits(self.dataset), seed=self.seed, repetitions=repetitions, findings=names,
-                              save_first=self.run.model(self.dataset, job.slug) if repetitions is None or 0 in repetitions else None, card=self.card(job), tick=tick)
+        return cross_validate(job, seen, self.data.finding_table if names else self.data.labels, self.splits, self.recipe_for(job), choose_threshold=choose_threshold, fits=self.run.fits(self.dataset), seed=self.seed, repetitions=repetitions, findings=names,
+                              save_first=self.run.model(self.dataset, job.slug) if 0 in repetitions else None, card=self.card(job), start=self.start(job), tick=tick)
 
     def fit_findings(self, **options) -> pd.DataFrame: # options: of `fit`
         "Rows of the findings' model; none where the data set has no findings. Raises TrainingError."
@@ -111,6 +133,6 @@ class Study:
         if job is None: return pd.DataFrame(columns=FINDING_COLUMNS).astype({"image": int})
         return self.fit(job, repetitions=self.findings_repetitions, **options)[list(FINDING_COLUMNS)]
 
-    def epochs(self, repetitions: tuple | None = None) -> int:
-        "Epochs of one job, for progress."
-        return self.recipe.epochs * sum(repetitions is None or seed in repetitions for seed, _ in self.splits)
+    def epochs(self, job: Job, repetitions: tuple | None = None) -> int:
+        "Epochs of a job, for progress."
+        return self.recipe_for(job).epochs * sum(repetitions is None or seed in repetitions for seed, _ in self.splits)
