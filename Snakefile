@@ -10,6 +10,7 @@ from medcrypt.core import profile
 from medcrypt.learning.rungs import jobs
 
 ROOT = Path(workflow.basedir)
+CLAIMS = str(ROOT / "medcrypt" / "evaluation" / "claims.toml")  # what the ledger judges, and by which tolerances
 NAMES = sorted(config["datasets"], key=lambda n: (config["datasets"][n]["modality"] != "CXR", n))  # radiographs first, as in the paper
 COMMON = {"out": ".", "profile": config["profile"], "seed": config["seed"]}
 ALL = {**COMMON, "dataset_names": ",".join(NAMES)}
@@ -106,9 +107,10 @@ rule train:
 
 
 rule performance:
-    input: needs("40_performance"), expand("work/predictions/{d}.csv", d=NAMES), expand("work/predictions/{d}.findings.csv", d=NAMES), expand("figures/data_{d}.csv", d=NAMES)
+    input: needs("40_performance"), CLAIMS, expand("work/predictions/{d}.csv", d=NAMES), expand("work/predictions/{d}.findings.csv", d=NAMES), expand("figures/data_{d}.csv", d=NAMES)
     output:
-        table("table0_data", "table1_performance", "table1_drop", "table1_hidden", "table1_findings"), figure("figure_roc", "figure_ladder", "figure_ratio"), "work/manifest/40_performance.json",
+        table("table0_data", "table1_performance", "table1_drop", "table1_hidden", "table1_findings", "table1_ensemble", "table1_plausible", "table1_calibration"),
+        figure("figure_roc", "figure_ladder", "figure_ratio", "figure_calibration"), "work/manifest/40_performance.json",
         notebook="notebooks/40_performance.ipynb",
     params: p=json.dumps(ALL, sort_keys=True)
     shell: step("40_performance")
@@ -123,17 +125,40 @@ rule ablation:
 
 
 rule fidelity:
-    input: needs("45_fidelity"), expand("work/predictions/{d}.csv", d=NAMES), expand("work/models/{d}/masked-cnn.keras", d=NAMES)
-    output: table("table4_fidelity"), figure("figure_fidelity"), "work/manifest/45_fidelity.json", notebook="notebooks/45_fidelity.ipynb"
+    input: needs("45_fidelity"), expand("work/data/{d}.npz", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES), expand("work/predictions/{d}.csv", d=NAMES), expand("work/models/{d}/masked-cnn.keras", d=NAMES)
+    output: table("table4_fidelity", "table4_lossy"), figure("figure_fidelity", "figure_lossy"), "work/manifest/45_fidelity.json", notebook="notebooks/45_fidelity.ipynb"
     params: p=json.dumps(ALL, sort_keys=True)
     shell: step("45_fidelity")
 
 
 rule leakage:
     input: needs("50_leakage"), expand("work/data/{d}.npz", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES)
-    output: table("table3_leakage"), figure("figure_leakage", "figure_histograms"), "work/manifest/50_leakage.json", notebook="notebooks/50_leakage.ipynb"
+    output: table("table3_leakage", "table3_sensitivity", "table3_verdicts"), figure("figure_leakage", "figure_sensitivity", "figure_histograms", "figure_silhouette"), "work/manifest/50_leakage.json", notebook="notebooks/50_leakage.ipynb"
     params: p=json.dumps(ALL, sort_keys=True)
     shell: step("50_leakage")
+
+
+rule attacks:
+    input: needs("55_attacks"), expand("work/data/{d}.npz", d=NAMES), expand("work/models/{d}/plain-cnn.keras", d=NAMES)
+    output: table("table8_attacks", "table8_key_reuse"), figure("figure_key_reuse"), figure(*(f"figure_attacks_{n}" for n in NAMES)), "work/manifest/55_attacks.json", notebook="notebooks/55_attacks.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    threads: 1
+    shell: step("55_attacks", cell_hours=240)
+
+
+rule disclosure:
+    input: needs("57_disclosure"), expand("work/data/{d}.npz", d=NAMES), expand("work/vault/{d}.index.csv", d=NAMES), expand("work/predictions/{d}.csv", d=NAMES), expand("work/models/{d}/{m}.keras", d=NAMES, m=("masked-cnn", "plain-cnn"))
+    output: table("table9_length", "table9_identity", "table9_membership"), figure("figure_length", "figure_identity"), "work/manifest/57_disclosure.json", notebook="notebooks/57_disclosure.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    threads: 1
+    shell: step("57_disclosure", cell_hours=240)
+
+
+rule frontier:
+    input: needs("70_frontier"), expand("work/data/{d}.npz", d=NAMES), [f"figures/{t}.csv" for t in ("table0_data", "table1_performance", "table1_drop", "table8_attacks", "table9_identity")], expand("figures/vault_{d}.csv", d=NAMES)
+    output: table("table10_frontier"), figure("figure_frontier"), "figures/frontier.txt", "work/manifest/70_frontier.json", notebook="notebooks/70_frontier.ipynb"
+    params: p=json.dumps(ALL, sort_keys=True)
+    shell: step("70_frontier")
 
 
 rule paper_mode:
@@ -145,8 +170,8 @@ rule paper_mode:
 
 rule latency:
     # all cores, so that nothing else of the chain runs beside the clock
-    input: needs("60_latency"), expand("work/models/{d}/{m}.keras", d=NAMES, m=("masked-cnn", "plain-cnn")), expand("work/vault/{d}.index.csv", d=NAMES)
-    output: table("table5_latency", "table5_serving"), figure("figure_latency"), expand("work/models/{d}/{m}.tflite", d=NAMES, m=("masked-cnn", "plain-cnn")), "work/manifest/60_latency.json", notebook="notebooks/60_latency.ipynb"
+    input: needs("60_latency"), expand("work/data/{d}.npz", d=NAMES), expand("work/models/{d}/{m}.keras", d=NAMES, m=("masked-cnn", "plain-cnn")), expand("work/vault/{d}.index.csv", d=NAMES)
+    output: table("table5_latency", "table5_serving", "table5_memory", "table5_scaling"), figure("figure_latency", "figure_scaling"), expand("work/models/{d}/{m}.tflite", d=NAMES, m=("masked-cnn", "plain-cnn")), "work/manifest/60_latency.json", notebook="notebooks/60_latency.ipynb"
     params: p=json.dumps(ALL, sort_keys=True)
     threads: workflow.cores or 1
     shell: step("60_latency")
@@ -161,9 +186,10 @@ rule architecture:
 
 rule claims:
     input:
-        needs("90_claims"), [f"work/manifest/{n}.json" for n in ("25_storage", "35_ablation", "40_performance", "45_fidelity", "50_leakage", "52_paper_mode", "60_latency", "80_architecture")],
-        expand("work/manifest/{step}-{d}.json", step=("10_data", "20_encrypt", "30_train"), d=NAMES),
-        table0=["figures/" + t + ".csv" for t in ("table0_data", "table1_performance", "table1_drop", "table2_storage", "table3_leakage", "table4_fidelity", "table5_latency")],
+        needs("90_claims"), CLAIMS, [f"work/manifest/{n}.json" for n in ("25_storage", "35_ablation", "40_performance", "45_fidelity", "50_leakage", "52_paper_mode", "55_attacks", "57_disclosure", "60_latency", "70_frontier", "80_architecture")],
+        expand("work/manifest/{step}-{d}.json", step=("10_data", "20_encrypt", "30_train"), d=NAMES), expand("figures/access_{d}.csv", d=NAMES),
+        table0=["figures/" + t + ".csv" for t in ("table0_data", "table1_performance", "table1_drop", "table2_storage", "table3_leakage", "table4_fidelity", "table5_latency", "table8_attacks", "table9_length", "table9_identity", "table9_membership", "table10_frontier")],
+        frontier="figures/frontier.txt",
     output:
         table("claims"), figure("figure_claims"), "figures/claims.txt", "figures/manifest.json", "figures/README.md", "work/manifest/90_claims.json",
         notebook="notebooks/90_claims.ipynb",
@@ -176,4 +202,4 @@ rule all:
     default_target: True
     input:
         expand(rules.data.output, dataset=NAMES), expand(rules.encrypt.output, dataset=NAMES), expand(rules.train.output, dataset=NAMES),
-        rules.storage.output, rules.performance.output, rules.ablation.output, rules.fidelity.output, rules.leakage.output, rules.paper_mode.output, rules.latency.output, rules.architecture.output, rules.claims.output,
+        rules.storage.output, rules.performance.output, rules.ablation.output, rules.fidelity.output, rules.leakage.output, rules.paper_mode.output, rules.attacks.output, rules.disclosure.output, rules.latency.output, rules.frontier.output, rules.architecture.output, rules.claims.output,

@@ -2,7 +2,7 @@
 
 The folder is removed when all is well and kept, and named, when not.
 """
-import base64, shutil, subprocess, sys, tempfile, time
+import base64, json, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 TABLES = ("table1*", "table2*", "*leakage*", "*latency*", "*fidelity*", "*paper_mode*", "*claims*")
@@ -43,6 +43,14 @@ def leaks(root, keys, keep):
         found += [(path, name) for form, name in forms.items() if form in data]
     return found
 
+def fit_alone(out):
+    "Run 28_fit, which only runs that are spread over machines use: it must find the fits that 30_train left and make none."
+    fits = out / "work" / "fits" / "phantom_cxr"; before = {p.name for p in fits.iterdir()}
+    notebook = Path(__file__).resolve().parents[1] / "nbs" / "paper" / "28_fit.ipynb"; listed = fits / "masked-cnn.0.list.csv"
+    done = subprocess.run([sys.executable, "-m", "medcrypt.cli.step", "--notebook", notebook, "--output", "notebooks/28_fit.ipynb", "--timeout", "300", "--parameters", json.dumps({"out": ".", "dataset": "phantom_cxr", "profile": "smoke", "seed": 0, "model": "masked-cnn", "repetition": 0}), "--expect", listed], cwd=out)
+    if done.returncode or not listed.stat().st_size: sys.exit(f"28_fit: exit code {done.returncode}; what it left is in {out}")
+    if new := {p.name for p in fits.iterdir()} - before - {listed.name}: sys.exit(f"28_fit made {len(new)} fits anew that 30_train had made: {', '.join(sorted(new))}")
+
 def main():
     folder = Path(tempfile.mkdtemp(prefix="medcrypt-smoke-")); out, log = folder / "run", folder / "output.log"
     first_s = reproduce(out, log)
@@ -57,6 +65,7 @@ def main():
     again_s = reproduce(out, log)
     changed = [p.name for p, written in state(out).items() if before.get(p) != written]
     if changed: sys.exit(f"a second run with nothing changed wrote {', '.join(sorted(changed))} again; see {out}")
+    fit_alone(out)
     if again_s > IDLE_LIMIT_S: sys.exit(f"a second run with nothing to do took {again_s:.0f} s, more than {IDLE_LIMIT_S}; see {out}")
     shutil.rmtree(folder)
     print(f"smoke chain: {first_s:.0f} s, {pictures} figures, all {len(TABLES)} kinds of table, none of {len(keys)} keys outside its file; again: {again_s:.1f} s, nothing to do")

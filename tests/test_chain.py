@@ -224,7 +224,7 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     publish(run, tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith(f"before\n{publishing.CLAIMS_START}\nCaption of this run.\n") and text.endswith(f"{publishing.CLAIMS_END}\nafter\n")
-    assert "| a \\| b (4.3) | - | **reproduced** |" in text and "old" not in text
+    assert "| a \\| b (4.3) | - | ✓ **reproduced** |" in text and "old" not in text
     assert sorted(p.name for p in (tmp_path / "figures" / "phantom").iterdir()) == ["claims.csv", "claims.md"]
 
 

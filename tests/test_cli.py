@@ -18,7 +18,7 @@ from medcrypt.imaging.jpeg2000 import siz
 from medcrypt.imaging.secondary import write_dicom
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-COMMANDS = ("reproduce", "encrypt", "decrypt", "rekey", "inspect", "keygen", "predict", "vault", "contract", "data", "bench", "doctor")
+COMMANDS = ("reproduce", "encrypt", "decrypt", "rekey", "inspect", "keygen", "predict", "vault", "contract", "data", "bench", "doctor", "check-metrics", "publish")
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_each_auc_is_scikit_learns_and_the_mean_is_theirs():
         assert abs(found.auc[name] - roc_auc_score(part.label, part.probability)) < 1e-12 and found.n[name] == len(part) and found.positives[name] == part.label.sum() and abs(found.prevalence[name] - part.label.mean()) < 1e-12
         assert found.auc_low[name] < found.auc[name] < found.auc_high[name] and found.patients[name] == part.patient.nunique()
     assert abs(found.auc["mean"] - found.auc[["Effusion", "Nodule", "Edema"]].mean()) < 1e-12
-    assert found.n["Nodule"] == N / 2 and found.n["mean"] == found.n[list(NAMES)].sum() and found.patients["mean"] == N / 2
+    assert found.n["Nodule"] == found.masked["Nodule"] == N / 2 == found.masked["mean"] and found.masked["Edema"] == 0 and found.n["mean"] == found.n[list(NAMES)].sum() and found.patients["mean"] == N / 2
 
 
 def test_one_class_is_not_defined_and_counted(tmp_path):

@@ -8,8 +8,8 @@ from PIL import Image as Picture
 
 from medcrypt.core import seeded_bytes
 from medcrypt.crypto.keys import Key
-from medcrypt.evaluation import measure, performance
-from medcrypt.evaluation.measure import MeasureError, one_pixel_pairs, sizes_of_dataset, sizes_of_folder, used_rows
+from medcrypt.evaluation import performance
+from medcrypt.evaluation.measure import MeasureError, sizes_of_dataset, sizes_of_folder
 from medcrypt.imaging.loading import load_folder
 from medcrypt.imaging.preprocessing import Preprocessing
 from medcrypt.imaging.sources import detect
@@ -51,34 +51,6 @@ def test_unreadable_files_of_a_storage_folder_are_listed_not_hidden(tmp_path):
     assert len(frame) == 1 and len(left) == 1 and "bad.dcm" in left[0] and str(tmp_path) not in left[0]
     (tmp_path / "none").mkdir()
     with pytest.raises(MeasureError, match="none"): sizes_of_folder(tmp_path / "none", left_out=left)
-
-
-def test_pairs_differ_everywhere_though_one_bit_changed():
-    plain = np.random.default_rng(0).integers(0, 256, (4, 16, 20), dtype=np.uint8)
-    first, second = one_pixel_pairs(plain, KEY, seed=3)
-    assert first.shape == second.shape == plain.shape and (first != second).mean() > .98
-    again, _ = one_pixel_pairs(plain, KEY, seed=3, random=seeded_bytes(1)), None
-    assert np.array_equal(again[0], one_pixel_pairs(plain, KEY, seed=3, random=seeded_bytes(1))[0])
-
-
-def test_only_full_rows_are_looked_at():
-    mask = np.zeros((2, 5, 4), bool); mask[0, :3] = True; mask[1, :4] = True
-    assert used_rows(np.ones((2, 5, 4), np.uint8), mask).shape == (2, 3, 4)
-    with pytest.raises(MeasureError): used_rows(np.ones((1, 5, 4), np.uint8), np.zeros((1, 5, 4), bool))
-
-
-def test_latency_has_every_stage_and_path_and_leaves_no_plain_file(tmp_path):
-    pytest.importorskip("keras")
-    from medcrypt.learning import masked_cnn
-    master = Key(seeded_bytes(0, "m")(32)); key = contract.dataset_key(master, "toy")
-    objects = archive.open_archive(RunPaths(tmp_path), "toy")
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
-    index = pd.DataFrame(archive.fill(objects, pictures, key, views=("plain", "blocks-0.5", "cbc", "codestream"), block=4, bits=8, random=seeded_bytes(0, "iv")))
-    before = {p for p in (tmp_path / "work").rglob("*.j2k")}
-    table = measure.latency(index, 5, archive=objects, master=master, model=masked_cnn.build((16, 16), width=4), view="blocks-0.5", folder=tmp_path / "work", repeats=3, seed=0, resamples=50)
-    stages = {s for parts in measure.PATHS.values() for s in parts}
-    assert set(table.stage) == stages | set(measure.PATHS) and table.set_index("stage").ratio["plain path"] == 1 and (table.p95_ms >= table.median_ms - 1e-9).all() and (table.first_ms > 0).all()
-    assert before == set() == {p for p in (tmp_path / "work").rglob("*.j2k")} and objects.contract.verify()
 
 
 def test_the_archive_gives_models_no_key_and_nobody_more_than_asked(tmp_path):

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 import medcrypt.evaluation.charts as charts
+import medcrypt.evaluation.frontier_charts as frontier_charts
+import medcrypt.evaluation.leakage_charts as leakage_charts
 from medcrypt.core import RunPaths
 from medcrypt.evaluation.intervals import Interval
 from medcrypt.evaluation.plots import (PlotError, code_hash, format_interval, format_number, is_blank, load_table, new_figure, readable, save_figure, save_table, style, view_style, write_manifest)
@@ -15,15 +17,19 @@ FRAME = pd.DataFrame({"dataset": ["x"] * 3, "view": ["plain", "blocks-0.5", "cbc
                       "ratio": [0, .5, 1]})
 STORAGE = pd.DataFrame({"group": "x", "format": ["dicom", "jpeg2000", "encrypted"], "n": 9, "size_mb": [7.8, 1.2, 1.2], "size_mb_low": [7, 1, 1], "size_mb_high": [8, 1.3, 1.3], "ratio": [1, .154, .154]})
 LEAKAGE = pd.DataFrame({"metric": ["NPCR", "UACI"], "n": 9, "measured": [.996, .3], "measured_low": [.995, .29], "measured_high": [.997, .31], "ideal": [.9961, .3346], "ideal_low": [.9957, .333], "ideal_high": [np.nan, .336], "passes": [True, False]})
+SENSITIVITY = pd.DataFrame({"dataset": "x", "view": ["cbc", "le"], "change": ["key bit", "nothing"], "metric": "NPCR", "n": 9, "measured": [.996, 0], "measured_low": [.995, 0], "measured_high": [.997, 0], "theory": [.9961, np.nan]})
 LATENCY = pd.DataFrame({"stage": ["a", "b"], "n": 9, "median_ms": [1, 10.], "p95_ms": [2, 12.], "first_ms": [30, 40.]})
 CURVES = pd.DataFrame({"dataset": "x", "view": "plain", "false_positive_rate": np.linspace(0, 1, 9), "true_positive_rate": np.linspace(0, 1, 9) ** .3})
 PICTURE = np.linspace(0, 1, 64).reshape(8, 8)
 BYTES = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
 
+FRONTIER = FRAME.assign(ssim_attack=[.9, .5, .3], ssim_mean_picture=.3, auc_needed=.87)
+
 EVERY = {
     "roc": lambda: charts.plot_roc(CURVES), "ladder": lambda: charts.plot_ladder(FRAME), "ratio": lambda: charts.plot_ratio(FRAME), "storage": lambda: charts.plot_storage(STORAGE),
-    "leakage": lambda: charts.plot_leakage(LEAKAGE), "histograms": lambda: charts.plot_histograms(BYTES // 2, BYTES), "latency": lambda: charts.plot_latency(LATENCY),
-    "fidelity": lambda: charts.plot_fidelity(pd.DataFrame({"dataset": "x", "a": [.1, .9], "b": [.1, .8], "threshold": .5})), "frontier": lambda: charts.plot_frontier(FRAME, corner={"x": (.87, .01)}),
+    "leakage": lambda: leakage_charts.plot_leakage(LEAKAGE), "histograms": lambda: leakage_charts.plot_histograms({"plain": BYTES // 2, "cipher": BYTES}),
+    "silhouette": lambda: leakage_charts.plot_silhouette({"plain": BYTES[:2] // 128, "cipher": BYTES[2:]}), "sensitivity": lambda: leakage_charts.plot_sensitivity(SENSITIVITY), "latency": lambda: charts.plot_latency(LATENCY),
+    "fidelity": lambda: charts.plot_fidelity(pd.DataFrame({"dataset": "x", "a": [.1, .9], "b": [.1, .8], "threshold": .5})), "frontier": lambda: frontier_charts.plot_frontier(FRONTIER),
     "examples": lambda: charts.plot_examples([PICTURE] * 3, ["a", "b", "c"]), "pipeline": lambda: charts.plot_pipeline([("one", PICTURE, "note"), ("two", None, "text only")]),
     "architecture": lambda: charts.plot_architecture([("a", "A", "text", 0, 0), ("b", "B", "text", 1, 0)], [("a", "b", "goes")])}
 
@@ -37,7 +43,7 @@ def test_every_chart_is_saved_alike_twice(name, tmp_path):
 FIVE = ["radiographs (synthetic, 64 x 64)", "ct", "nih", "lidc", "folder"]
 wide = lambda frame, column="dataset": pd.concat([frame.assign(**{column: name}) for name in FIVE])
 MANY = {"many roc": lambda: charts.plot_roc(wide(CURVES)), "many ladder": lambda: charts.plot_ladder(wide(FRAME)), "many ratio": lambda: charts.plot_ratio(wide(FRAME)), "many storage": lambda: charts.plot_storage(wide(STORAGE, "group")),
-        "many latency": lambda: charts.plot_latency(wide(LATENCY, "group")), "many frontier": lambda: charts.plot_frontier(wide(FRAME))}
+        "many latency": lambda: charts.plot_latency(wide(LATENCY, "group")), "many frontier": lambda: frontier_charts.plot_frontier(wide(FRONTIER))}
 
 @pytest.mark.parametrize("name", [*EVERY, *MANY])
 def test_text_is_inside_and_large_enough(name):
@@ -120,7 +126,7 @@ def test_views_have_fixed_looks():
     assert view_style("cbc-fixed-iv") != view_style("cbc") and view_style("le-x") == view_style("le") and view_style("unheard-of")["color"] == "#767676"
 
 def test_missing_columns_are_named():
-    for call in (charts.plot_ladder, charts.plot_roc, charts.plot_ratio, charts.plot_storage, charts.plot_leakage, charts.plot_latency, charts.plot_fidelity, charts.plot_frontier):
+    for call in (charts.plot_ladder, charts.plot_roc, charts.plot_ratio, charts.plot_storage, leakage_charts.plot_leakage, leakage_charts.plot_sensitivity, charts.plot_latency, charts.plot_fidelity, frontier_charts.plot_frontier):
         with pytest.raises(PlotError, match="no column"): call(pd.DataFrame({"zzz": [1]}))
 
 def test_undefined_auc_is_shown():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from medcrypt.evaluation.fidelity import Agreement, FidelityError, agreement, compare, flip_test
+from medcrypt.evaluation.fidelity import BITS_PER_PIXEL, Agreement, FidelityError, agreement, compare, flip_test, lossy_table
 from medcrypt.evaluation.latency import LatencyError, measure, ratios
 from medcrypt.evaluation.storage import StorageError, dicom_sizes, picture_sizes, storage_summary
 
@@ -96,9 +96,75 @@ def test_agreement():
     cut = np.where(np.arange(300) < 150, .3, .6) # each run has its own threshold
     found = agreement(a, b, cut, labels=y, runs=np.arange(300) // 150, seed=1, resamples=100)
     assert found.kappa == pytest.approx(cohen_kappa_score(a >= cut, b >= cut)) and found.agreement == np.mean((a >= cut) == (b >= cut))
-    assert found.auc_difference.runs == 2 and agreement([.1, .2], [.1, .3], .5) == Agreement(2, 1., None, pytest.approx(.1), pytest.approx(.05), None)
+    assert found.auc_difference.runs == 2 and agreement([.1, .2], [.1, .3], .5) == Agreement(2, 1., 1., 1., None, pytest.approx(.1), pytest.approx(.05), None, 2, 2)
     for wrong in (lambda: agreement([], [], .5), lambda: agreement([.1, np.nan], [.1, .2], .5)):
         with pytest.raises(FidelityError): wrong()
+    for cut in (dict(threshold=np.nan), dict(threshold=[.5, np.nan]), dict(threshold=[.5] * 3), dict(threshold=.5, threshold_b=np.nan)): # a comparison with NaN is false on both sides, and would agree
+        with pytest.raises(FidelityError, match="threshold"): agreement([.1, .9], [.1, .9], **cut)
+
+def test_agreement_is_counted_in_patients():
+    draw = np.random.default_rng(3); who = np.repeat(np.arange(40), 10); a = draw.random(400)
+    b = np.where((draw.random(40) < .3)[who], 1 - a, a) # a patient's decisions turn together
+    rows, units = agreement(a, b, .5, seed=1, resamples=400), agreement(a, b, .5, patients=who, images=np.arange(400) // 2, seed=1, resamples=400)
+    assert rows.agreement == units.agreement and units.agreement_low < rows.agreement_low < rows.agreement < rows.agreement_high < units.agreement_high
+    assert (rows.images, rows.patients, units.images, units.patients, units.n) == (400, 400, 200, 40, 400)
+    assert agreement(a, b, .5, images=np.arange(400) // 2, seed=1, resamples=50).patients == 200 and agreement(a, b, .5, patients=np.zeros(400), seed=1, resamples=50).agreement_low is None
+
+def discs(n=40, side=64, dtype="uint8"):
+    "Pictures of which half have a bright disc, two of each patient, and a model that looks at its middle."
+    draw = np.random.default_rng(4); sick = np.repeat(np.arange(n // 2) % 2, 2)
+    smooth = draw.normal(0, 5, (n, side, side)).cumsum(1).cumsum(2) / 8
+    disc = np.hypot(*np.mgrid[-side // 2:side // 2, -side // 2:side // 2]) < side / 8
+    top = np.iinfo(dtype).max
+    pictures = (np.clip(.4 + smooth / 255 + .08 * sick[:, None, None] * disc, 0, 1) * top).astype(dtype)
+    def predict(pictures): return 1 / (1 + np.exp(-40 * (pictures[:, disc].mean(1) - pictures[:, ~disc].mean(1)) / top))
+    return pictures, sick, np.repeat(np.arange(n // 2), 2), predict
+
+def test_lossy_rates():
+    pictures, sick, who, predict = discs()
+    calls = []
+    table = lossy_table(pictures, sick, who, predict, .5, seed=1, resamples=100, tick=lambda: calls.append(1))
+    assert len(calls) == len(table) * len(pictures) and table.asked.tolist() == ["lossless", "2", "1", "0.5", "0.25", "0.1"] and len(table) == len(BITS_PER_PIXEL)
+    whole, lossy = table.iloc[0], table.iloc[1:]
+    assert np.isinf(whole.psnr) and np.isnan(whole.psnr_low) and (whole.ssim, whole.auc_difference, whole.auc_difference_low, whole.auc_difference_high, whole.agreement) == (1, 0, 0, 0, 1) and "reversible" in whole.codec
+    assert table.bits_per_pixel.is_monotonic_decreasing and lossy.psnr.is_monotonic_decreasing and lossy.ssim.is_monotonic_decreasing and np.allclose(table.bits_per_pixel, 8 * table.size_bytes / 64 ** 2)
+    assert (lossy.psnr_low <= lossy.psnr).all() and (lossy.psnr <= lossy.psnr_high).all() and (table.n == 40).all() and (table.patients == 20).all() and (table.prevalence == .5).all() and (table.agreement_low <= table.agreement).all() and (table.agreement <= table.agreement_high).all() and (whole.agreement_low, whole.agreement_high) == (1, 1)
+    assert abs(table.bits_per_pixel[2] - 1) < .1 and table.bits_per_pixel.iloc[-1] > .25 # what is asked for is had, down to the headers
+    assert (table.auc - whole.auc).to_numpy() == pytest.approx(table.auc_difference.to_numpy(), abs=1e-12)
+
+def test_lossy_rates_against_other_code():
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+    from medcrypt.imaging.jpeg2000 import decode, encode
+    pictures, sick, who, predict = discs(12, 48)
+    row = lossy_table(pictures, sick, who, predict, .5, rates=(1,), seed=1, resamples=20).iloc[0]
+    files = [encode(p, lossless=False, rate=8) for p in pictures]; back = np.stack([decode(f) for f in files])
+    assert row.size_bytes == np.mean([len(f) for f in files]) and row.psnr == pytest.approx(peak_signal_noise_ratio(pictures, back, data_range=255)) and row.ssim == pytest.approx(np.mean([structural_similarity(a, b, data_range=255) for a, b in zip(pictures, back)]))
+
+def test_lossy_rates_of_odd_pictures():
+    pictures, sick, who, predict = discs(8, 32, "uint16")
+    deep = lossy_table(pictures, sick, who, predict, .5, rates=(None, 4), data_range=65535, seed=1, resamples=20)
+    assert deep.bits_per_pixel[1] < 4.5 and 20 < deep.psnr[1] < 80
+    tiny = lossy_table(pictures[:, :2, :2], np.zeros(8), who, lambda p: p.mean((1, 2)) / 65535, .5, rates=(None, 1), data_range=65535, seed=1, resamples=20)
+    assert tiny.ssim.isna().all() and tiny.auc.isna().all() and tiny.prevalence[0] == 0 and (tiny.n == 8).all() # SSIM needs three pixels, AUC both classes
+    unknown = lossy_table(pictures, np.where(who < 2, np.nan, sick), who, predict, .5, rates=(None,), data_range=65535, seed=1, resamples=20)
+    assert unknown.prevalence[0] == sick[who >= 2].mean()
+    for wrong in (lambda: lossy_table(pictures[0], sick, who, predict, .5, seed=1), lambda: lossy_table(pictures[:0], sick, who, predict, .5, seed=1), lambda: lossy_table(pictures, sick, who, lambda p: np.full(len(p), np.nan), .5, data_range=65535, seed=1)):
+        with pytest.raises(FidelityError): wrong()
+
+def test_lossy_coding_that_calls_itself_lossless_is_found(monkeypatch):
+    from medcrypt.evaluation import fidelity
+    pictures, sick, who, predict = discs(4, 16)
+    monkeypatch.setattr(fidelity, "decode", lambda data: np.zeros((16, 16), np.uint8))
+    with pytest.raises(FidelityError, match="changed 4 of 4"): lossy_table(pictures, sick, who, predict, .5, seed=1, resamples=5)
+
+def test_lossy_curves_are_drawn(tmp_path):
+    from medcrypt.evaluation.curves import plot_lossy
+    from medcrypt.evaluation.plots import PlotError, is_blank
+    pictures, sick, who, predict = discs(16, 32)
+    table = lossy_table(pictures, sick, who, predict, .5, rates=(None, 2, 1), seed=1, resamples=20)
+    for frame in (table.assign(dataset="a"), pd.concat([table.assign(dataset=name) for name in "abc"], ignore_index=True), table.iloc[1:2].assign(dataset="a")):
+        figure = plot_lossy(frame); assert not is_blank(figure) and len(figure.axes) == 3
+    with pytest.raises(PlotError): plot_lossy(table)
 
 def test_flips_pass_other_errors_through():
     def broken(data):

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'read_predictions', 'findings_table']
 
-# %% ../../nbs/api/59_findings.ipynb #35dc6557
+# %% ../../nbs/api/59_findings.ipynb #f11f398f
 import numpy as np
 import pandas as pd
 
-from .intervals import _rows, _weights, known, weighted_auc
+from .intervals import weighted_auc
 from .performance import PerformanceError, in_order
+from .resampling import _rows, _weights, known
 
 # %% ../../nbs/api/59_findings.ipynb #2b4f0f27
 COLUMNS = ("dataset", "model", "view", "seed", "fold", "image", "patient", "finding", "label", "probability", "threshold")
@@ -48,7 +49,7 @@ def _columns(estimate: float, draws: np.ndarray) -> dict: # three table columns;
 def _counts(part: pd.DataFrame) -> dict: # of distinct pictures
     sure = part[known(part.label)].drop_duplicates(["finding", "image"])
     n, positives = len(sure), int(sure.label.sum())
-    return {"n": n, "patients": sure.patient.nunique(), "positives": positives, "prevalence": positives / n if n else None}
+    return {"n": n, "masked": part.drop_duplicates(["finding", "image"]).shape[0] - n, "patients": sure.patient.nunique(), "positives": positives, "prevalence": positives / n if n else None}
 
 # %% ../../nbs/api/59_findings.ipynb #2f09e68f
 def findings_table(
@@ -56,9 +57,9 @@ def findings_table(
     *, seed: int, resamples: int,
     datasets: tuple = (),      # all data sets of the run: those without findings get a row that says so
 ) -> pd.DataFrame:
-    """Columns dataset, model, view, finding, auc, auc_low, auc_high (None: not defined), n, patients, positives, prevalence, used, skipped.
+    """Columns dataset, model, view, finding, auc, auc_low, auc_high (None: not defined), n, masked, patients, positives, prevalence, used, skipped.
 
-    n counts answers that are known. The row `mean` is the mean over the findings that have an AUC; `used` and `skipped` count them. Raises MetricError for labels other than 0, 1 and NaN."""
+    n counts answers that are known, masked those that are not (empty or -1). The row `mean` is the mean over the findings that have an AUC; `used` and `skipped` count them. Raises MetricError for labels other than 0, 1 and NaN."""
     rows = []
     for (dataset, model, view), part in predictions.groupby(["dataset", "model", "view"], sort=False):
         names, about = list(dict.fromkeys(part.finding)), {"dataset": dataset, "model": model, "view": view}
@@ -68,6 +69,6 @@ def findings_table(
         counted = np.count_nonzero(~np.isnan(draws[there]), axis=0)
         with np.errstate(invalid="ignore"): drawn = np.nansum(draws[there], axis=0) / counted
         rows.append({**about, "finding": "mean", **_columns(full[there].mean() if there.any() else np.nan, drawn), **_counts(part), "used": int(there.sum()), "skipped": int((~there).sum())})
-    nothing = {"auc": None, "auc_low": None, "auc_high": None, "n": 0, "patients": 0, "positives": 0, "prevalence": None, "used": 0, "skipped": 0}
+    nothing = {"auc": None, "auc_low": None, "auc_high": None, "n": 0, "masked": 0, "patients": 0, "positives": 0, "prevalence": None, "used": 0, "skipped": 0}
     without = [{"dataset": name, "model": "none", "view": "none", "finding": "none", **nothing} for name in datasets if name not in set(predictions.dataset)]
     return pd.concat([*([in_order(pd.DataFrame(rows))] if rows else []), *([pd.DataFrame(without)] if without else [])], ignore_index=True) if rows or without else pd.DataFrame()

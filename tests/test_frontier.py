@@ -1,0 +1,180 @@
+"The frontier: the table, the answer for every outcome, the figure; on made-up tables."
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from matplotlib.text import Text
+
+from medcrypt.core import RunPaths
+from medcrypt.evaluation import frontier_charts
+from medcrypt.evaluation.frontier import DROP, RAW, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
+from medcrypt.evaluation.plots import PlotError, is_blank, save_figure, save_table, style
+
+VIEWS = ("plain", "blocks-0.5", "le", "codestream", "cbc")
+
+
+def tables(datasets=("a",), drop=(0, .05, .2, .4, .4), raw=(1, .2, .05, .006, .006), ssim=(.99, .8, .6, .35, .35), beats=(True, True, True, False, False), width=.004):
+    "(performance, drops, attacks, sizes); drop, raw and ssim by view."
+    performance, drops, attacks, sizes = [], [], [], {}
+    for d in datasets:
+        for view, lost, as_it_is, back, better in zip(VIEWS, drop, raw, ssim, beats):
+            model = "masked-cnn" if view in ("plain", "blocks-0.5") else f"masked-cnn on {view}"
+            performance.append({"dataset": d, "model": model, "view": view, "auc": .9 - lost, "auc_low": .88 - lost, "auc_high": .92 - lost, "images": 900, "prevalence": .4})
+            if view != "plain": drops.append({"dataset": d, "reference": "masked-cnn on plain", "model": model, "view": view, "auc_drop": lost, "auc_drop_low": lost - width, "auc_drop_high": lost + width})
+            for attack, k in (("learned", 1), ("classical", .9)):
+                attacks.append({"dataset": d, "view": view, "attack": attack, "n": 64, "ssim": k * back, "ssim_low": k * back - .02, "ssim_high": min(1, k * back + .02), "ssim_mean_picture": .36, "ssim_as_it_is": as_it_is, "ssim_as_it_is_low": as_it_is - width / 2, "ssim_as_it_is_high": as_it_is + width / 2,
+                                "auc": .6, "auc_low": .45, "auc_high": .9, "beats_mean": better and k == 1})
+        sizes[d] = pd.DataFrame({"view": [*VIEWS, "jpeg2000"], "mean_bytes": [1050, 1500, 2000, 1200, 2000, 1000]})
+    return pd.DataFrame(performance), pd.DataFrame(drops), pd.DataFrame(attacks), sizes
+
+
+def identity(datasets=("a", "b", "c"), found=("plain",)):
+    "Nobody finds a picture again, but in the named views."
+    return pd.DataFrame([{"dataset": d, "view": v, "attacker": a, "target": "same picture", "rank1": (r := .9 if v in found else .01), "rank1_low": r - .01, "rank1_high": r + .04, "chance": .01} for d in datasets for v in VIEWS for a in ("correlation", "learned")])
+
+
+def frontier_table(performance, drops, attacks, sizes, who=None, noise=None): return whole_table(performance, drops, attacks, sizes, identity() if who is None else who, noise)
+
+
+def test_networks_are_named_beforehand():
+    performance, drops, attacks, sizes = tables(); better = performance[performance["view"].isin(["plain", "blocks-0.5"])].assign(model="plain-cnn", auc=.99, auc_low=.98, auc_high=1.)
+    others = pd.DataFrame({"dataset": "a", "model": ["svm on hog", "view alone", "logistic regression", "logistic regression within view"], "view": ["plain", "covariate", "length", "length"], "auc": [.99, .99, .6, .61], "images": 900, "prevalence": .4})
+    performance = pd.concat([better, performance, others], ignore_index=True).assign(verdict="chance")
+    table = frontier_table(performance, drops, attacks, sizes).set_index("view")
+    assert list(table.index) == list(VIEWS) or list(table.index) == ["plain", "blocks-0.5", "le", "codestream", "cbc"]
+    assert table.model.tolist() == ["masked-cnn", "masked-cnn", *(f"masked-cnn on {v}" for v in table.index[2:])] and (table.reference == "masked-cnn").all() and np.allclose(table.auc_needed, .9 - DROP) and (table.verdict == "chance").all()
+    assert (table.attack == "learned").all() and table.ssim_attack["le"] == .6 and table.bytes_ratio["cbc"] == 2 and table.auc_drop["plain"] == 0 and (table.n_attack == 64).all()
+    assert table.loc["cbc", ["hidden_raw", "hidden_attack", "useful", "in_corner"]].tolist() == [True, "yes", False, False]
+    assert left_out(performance, attacks) == {"a": ["length"]} and "view alone" not in set(networks(performance).model)
+
+
+def test_a_label_read_or_a_picture_found_is_not_hidden():
+    made = tables(drop=(0, .05, .2, .4, .01)); told = made[2].assign(auc=lambda f: f.auc.mask(f["view"] == "cbc", .88), auc_low=lambda f: f.auc_low.mask(f["view"] == "cbc", .8))
+    hidden = lambda attacks, who=None: frontier_table(made[0], made[1], attacks, made[3], who).set_index("view").loc["cbc"]
+    assert hidden(made[2]).in_corner_attack and hidden(told).told == "yes" and hidden(told).hidden_attack == "no" and not hidden(told).in_corner_attack
+    row = hidden(made[2], identity(found=("cbc",))); assert (row.identified, row.hidden_attack, row.in_corner_attack) == ("yes", "no", False) and row.rank1_attacker == "correlation"
+    patient = identity(found=("cbc",)).assign(target="same patient"); row = hidden(made[2], pd.concat([identity(), patient], ignore_index=True)); assert row.identified == "no" and row.rank1 == .01
+    assert hidden(made[2], patient).hidden_attack == "undecided" and whole_table(*made).set_index("view").hidden_attack["cbc"] == "undecided" # nobody tried
+    barely = made[2].assign(auc=.6, auc_low=.501); assert hidden(barely).told == "no" # one of two attacks, by luck
+    assert "pictures found" in answer(frontier_table(*tables(drop=(0, .01, .2, .4, .4)), identity(found=("blocks-0.5",))))
+
+
+def test_what_is_not_defined_is_never_hidden():
+    made = tables(drop=(0, .05, .2, .4, .01)); attacks = made[2].assign(beats_mean=made[2].beats_mean.astype(object))
+    for unknown in (None, np.nan):
+        attacks.loc[(attacks["view"] == "cbc") & (attacks.attack == "learned"), "beats_mean"] = unknown; table = frontier_table(made[0], made[1], attacks, made[3])
+        assert table.set_index("view").hidden_attack["cbc"] == "undecided" and not table.in_corner_attack.any() and verdicts(table)["best", "a"] == "undecided"
+
+
+def test_few_pictures_do_not_decide_and_the_ungated_attack_only_tells():
+    performance, drops, attacks, sizes = tables(); row = attacks[(attacks["view"] == "le") & (attacks.attack == "learned")]
+    lucky = row.assign(attack="jigsaw", n=8, ssim=.7, ssim_mean_picture=.3, ssim_as_it_is=.001, ssim_as_it_is_low=0., ssim_as_it_is_high=.002)
+    ungated = row.assign(attack="learned, ungated", ssim=.99, beats_mean=True, auc=.95, auc_low=.9, n=100)
+    table = frontier_table(performance, drops, pd.concat([lucky, attacks, ungated], ignore_index=True), sizes).set_index("view").loc["le"]
+    assert table.attack == "jigsaw" and table.n_attack == 8 and table.ssim_raw == .05 and table.n_raw == 64 and not table.hidden_raw and table.auc_attack == .95 and table.told == "yes"
+
+
+def test_negative_ssim_is_no_better_and_noise_is_named():
+    made = tables(drop=(0, .05, .2, .4, .01), raw=(1, .2, .05, -.3, -.3)); table = frontier_table(*made); assert not table.hidden_raw.any() and verdicts(table)["raw", "a"] == "no"
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8); noise = noise_ssim(images, np.arange(40), count=30, seed=1, resamples=100)
+    assert noise == noise_ssim(images, np.arange(40), count=30, seed=1, resamples=100) and abs(noise["ssim_noise"]) < .03 and noise["ssim_noise_low"] <= noise["ssim_noise"] <= noise["ssim_noise_high"]
+    loud = {"a": {"ssim_noise": .012, "ssim_noise_low": .008, "ssim_noise_high": .016}}; assert "not even uniform noise" in answer(frontier_table(*made, noise=loud)) and "noise" not in answer(table) + answer(frontier_table(*tables(), noise=loud)) # where a view passes noise is no excuse
+
+
+def test_without_an_interval_nothing_is_shown_to_be_inside():
+    performance, drops, attacks, sizes = tables(drop=(0, .01, .01, .01, .01))
+    table = frontier_table(performance, drops[:0], attacks.drop(columns=["ssim_as_it_is_low", "ssim_as_it_is_high"]), sizes)
+    assert not table[1:].useful.any() and not table.hidden_raw.any() and set(standing(table).useful) == {"undecided"} and standing(table).as_it_is.tolist() == ["no", "no", "undecided", "undecided"] and table.auc_drop[1] == pytest.approx(.01)
+
+
+def test_undefined_scores_are_left_out():
+    performance, drops, attacks, sizes = tables()
+    performance.loc[performance["view"] == "le", "auc"] = np.nan; attacks.loc[attacks["view"] == "cbc", "ssim"] = np.nan
+    assert frontier_table(performance, drops, attacks, sizes)["view"].tolist() == ["plain", "blocks-0.5", "codestream"] and left_out(performance, attacks) == {"a": ["le", "cbc"]}
+
+
+def test_bad_tables_are_named():
+    performance, drops, attacks, sizes = tables()
+    for call, words in ((lambda: frontier_table(performance.drop(columns="auc"), drops, attacks, sizes), "performance: no column auc"), (lambda: frontier_table(performance, drops.drop(columns="reference"), attacks, sizes), "drops"), (lambda: frontier_table(performance, drops, attacks.drop(columns=["ssim", "n"]), sizes), "n, ssim"),
+                        (lambda: frontier_table(performance[performance["view"] != "plain"], drops, attacks, sizes), "on plain"), (lambda: frontier_table(performance, drops, attacks, {}), "sizes"), (lambda: frontier_table(performance, drops, attacks[:0], sizes), "no view"),
+                        (lambda: answer(frontier_table(performance, drops, attacks[attacks["view"] == "plain"], sizes)), "hides something")):
+        with pytest.raises(FrontierError, match=words): call()
+
+
+NO = dict(drop=(0, .01, .2, .4, .4)) # useful and readable, or hidden and useless
+YES = dict(drop=(0, .05, .2, .4, .01)) # cbc read by a network: what the paper says
+CROSS = dict(drop=(0, .05, .2, .4, .028)) # its drop's interval crosses .03
+RAW_ONLY = dict(drop=(0, .01, .2, .4, .4), raw=(1, .003, .05, .006, .006)) # unlike the picture as it is, and reconstructed
+RAW_CROSS = dict(drop=(0, .01, .2, .4, .4), raw=(1, .0095, .05, .006, .006))
+ATTACK_ONLY = dict(drop=(0, .01, .2, .4, .4), ssim=(.99, .3, .6, .35, .35), beats=(True, False, True, False, False)) # no attack, though .2 as it is
+
+
+@pytest.mark.parametrize("made, raw, best", [(NO, "no", "no"), (YES, "yes", "yes"), (CROSS, "undecided", "undecided"), (RAW_ONLY, "yes", "no"), (RAW_CROSS, "undecided", "no"), (ATTACK_ONLY, "no", "yes")])
+def test_every_answer(made, raw, best):
+    table = frontier_table(*tables(**made)); text = answer(table, {"a": "made-up pictures"}); first, second = text.split(". Against ")
+    say = {"yes": "hold together:", "no": "do not hold together:", "undecided": "are undecided:"}
+    assert verdicts(table) == {("raw", "a"): raw, ("best", "a"): best} and f"claims {say[raw]}" in first and f"they {say[best]}" in second and text.endswith(".") and text.count(". ") == 1 and text.count("on made-up pictures") == 2
+    if raw == "no": assert "the AUC at an SSIM of" in first or "no view keeps the AUC" in first
+    assert len(text) < 700
+    assert table.in_corner.any() == (raw == "yes") and table.in_corner_attack.any() == (best == "yes")
+
+
+def test_data_sets_that_disagree():
+    parts = [frontier_table(*tables((name,), **made)) for name, made in (("a", YES), ("b", NO), ("c", CROSS))]; text = answer(pd.concat(parts, ignore_index=True))
+    assert text.count("depend on the data:") == 2 and text.count(". ") == 1 and "on a cbc has both" in text and "on b none of 4 views has both" in text and "on c cbc cannot be decided" in text
+    assert verdicts(pd.concat(parts))["best", "b"] == "no" and "do not hold together: on a" in answer(frontier_table(*tables(("a", "b"), **NO)))
+
+
+def test_nothing_useful_and_nothing_hidden():
+    assert "no view keeps the AUC" in answer(frontier_table(*tables(drop=(0, .2, .2, .4, .4))))
+    alone = tables(drop=(0, .2, .2, .4, .4)); alone = (*(t[t["view"].isin(["plain", "cbc"])] for t in alone[:3]), alone[3])
+    assert "none of 1 view has both" in answer(frontier_table(*alone))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-.05, .5), st.floats(0, .1), st.floats(0, .9), st.floats(0, .05), st.booleans()), min_size=4, max_size=4))
+def test_the_corner_is_never_entered_without_both(rows):
+    performance, drops, attacks, sizes = tables(drop=(0, *(r[0] for r in rows)), raw=(1, *(r[2] for r in rows)), beats=(True, *(r[4] for r in rows)))
+    for (lost, half, *_), i in zip(rows, drops.index): drops.loc[i, ["auc_drop_low", "auc_drop_high"]] = lost - half, lost + half
+    table = frontier_table(performance, drops, attacks, sizes); found = standing(table)
+    inside = table[table.in_corner]
+    assert (inside.auc_drop_high <= DROP).all() and (inside.ssim_raw_high < RAW).all() and (inside.ssim_raw_low > -RAW).all() and (table.in_corner[1:].to_numpy() == (found.raw == "yes").to_numpy()).all() and (table.in_corner_attack[1:].to_numpy() == (found.best == "yes").to_numpy()).all()
+    assert not ((found.useful == "no") & (found.raw != "no")).any() and answer(table).count(". ") == 1
+
+
+def test_table_answer_and_figure_are_saved_alike_twice(tmp_path):
+    table = frontier_table(*tables(("a", "b"))); runs = [RunPaths(tmp_path / str(k)) for k in range(2)]
+    for run in runs: save_table(table, "table10_frontier", run, answer(table)); save_figure(frontier_charts.plot_frontier(table), "figure_frontier", run, table)
+    files = [{p.name: p.read_bytes() for p in run.figures.iterdir()} for run in runs]
+    assert files[0] == files[1] and len(files[0]) == 5 and not is_blank(runs[0].figure("figure_frontier"))
+
+
+def crowded(datasets=2):
+    views = ["plain", *(f"blocks-{r}" for r in (.1, .25, .5, .75, .9)), "roi", *(f"{k}-{r}" for k in ("resolution", "details") for r in (2, 4, 8)), *(f"{k}{e}" for k in ("le", "ele", "etc", "pixel", "neuracrypt", "ecb") for e in ("", "-each")), "cbc-fixed-iv", "cbc", "codestream"]
+    draw = np.random.default_rng(0); auc = np.r_[np.full(14, .9), np.full(14, .5)]
+    return pd.concat(pd.DataFrame({"dataset": f"radiographs (synthetic, {64 * k} x {64 * k})", "view": views, "n": 4000, "auc": auc, "auc_low": auc - .02, "auc_high": auc + .02, "ssim_attack": draw.random(28), "ssim_raw": draw.random(28), "ssim_mean_picture": .3, "auc_needed": .87, "bytes_ratio": 1.4}) for k in range(1, 1 + datasets))
+
+
+@pytest.mark.parametrize("frame", [crowded(1), crowded(2), crowded(3), frontier_table(*tables())], ids=["one", "two", "three", "few"])
+def test_names_are_all_there_and_none_covers_another(frame):
+    figure = frontier_charts.plot_frontier(frame)
+    with style():
+        figure.draw_without_rendering()
+        for axes, (_, part) in zip(figure.axes, frame.groupby("dataset", sort=False)):
+            labels = [text for text in axes.findobj(Text) if text.get_text() in set(part["view"])]; boxes = [text.get_window_extent() for text in labels]
+            assert sorted(t.get_text() for t in labels) == sorted(part["view"]) and not any(a.y0 + 1 < b.y1 and b.y0 + 1 < a.y1 for a, b in itertools.combinations(boxes, 2))
+            assert all(-2 <= b.x0 and b.x1 <= figure.bbox.width + 2 for b in boxes)
+    assert not is_blank(figure)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(.001, .2))
+def test_places_are_spread_in_order_and_inside(places, gap):
+    found, room = frontier_charts.spread(np.array(places), gap, 0, 1), min(gap, 1 / max(1, len(places) - 1))
+    assert (np.diff(found[np.argsort(places, kind="stable")]) >= room - 1e-9).all() and -1e-9 <= found.min() and found.max() <= 1 + 1e-9
+
+
+def test_a_frontier_without_its_columns_is_refused():
+    with pytest.raises(PlotError, match="no column"): frontier_charts.plot_frontier(pd.DataFrame({"zzz": [1]}))
