@@ -188,10 +188,12 @@ def test_of_real_pictures_only_tables_and_plots_are_published(tmp_path):
     write_json(run.config, configure([str(folder_of_pictures(tmp_path))], "smoke"))
     run.figures.mkdir(parents=True)
     for name in ("table1_performance.csv", "figure_roc.png", "figure_views_pics.png", "figure_views_pics.csv", "figure_pipeline_pics.svg", "figure_examples_pics.png"): (run.figures / name).write_text("x")
+    (run.figures / "manifest.json").write_text("{}")
     (run.figures / "README.md").write_text("# Figures\n\n## Claims\n\n## Figures\n\n### figure_roc (from `a`)\n\n![figure_roc](figure_roc.png)\n\n### figure_views_pics (from `b`)\n\n![figure_views_pics](figure_views_pics.png)\n")
     described = tmp_path / "two.toml"; described.write_text("# how")
     target = publish(run, tmp_path, "medcrypt reproduce --profile sample", described)
-    assert target == tmp_path / "figures" / "sample" and sorted(p.name for p in target.iterdir()) == ["README.md", "figure_roc.png", "table1_performance.csv", "two.toml"]
+    assert target == tmp_path / "figures" / "sample" and sorted(p.name for p in target.iterdir()) == ["README.md", "figure_roc.png", "manifest.json", "table1_performance.csv", "two.toml"]
+    assert [Path(part["path"]).name for part in json.loads((target / "manifest.json").read_text())["files"]["outputs"]] == ["figure_roc.png", "table1_performance.csv", "two.toml"]
     text = (target / "README.md").read_text()
     assert "`medcrypt reproduce --profile sample`" in text and "figure_roc.png" in text and "figure_views" not in text and not (tmp_path / "README.md").exists()
 
@@ -217,6 +219,7 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     run = RunPaths(tmp_path / "run")
     write_json(run.config, configure(["phantom"], "smoke"))
     run.figures.mkdir(parents=True)
+    (run.figures / "manifest.json").write_text("{}")
     (run.figures / "claims.md").write_text("Caption of this run.\n\n| ... |\n")
     (run.figures / "claims.csv").write_text("id,where,claim,measured,verdict\nssim,4.3,a | b,-,reproduced\n")
     (tmp_path / "figures" / "phantom").mkdir(parents=True); (tmp_path / "figures" / "phantom" / "stale.png").write_text("x")
@@ -225,7 +228,7 @@ def test_publishing_fills_the_readme_and_keeps_the_rest(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert text.startswith(f"before\n{publishing.CLAIMS_START}\nCaption of this run.\n") and text.endswith(f"{publishing.CLAIMS_END}\nafter\n")
     assert "| a \\| b (4.3) | - | ✓ **reproduced** |" in text and "old" not in text
-    assert sorted(p.name for p in (tmp_path / "figures" / "phantom").iterdir()) == ["claims.csv", "claims.md"]
+    assert sorted(p.name for p in (tmp_path / "figures" / "phantom").iterdir()) == ["claims.csv", "claims.md", "manifest.json"]
 
 
 def dry_run(out, *options):

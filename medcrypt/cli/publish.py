@@ -78,7 +78,7 @@ def index(root: Path) -> str:
 def _list_files(folder: Path, described: Path | None) -> None:
     # what is not published leaves the manifest's list of files, the description joins it; hashes stay those of the run
     path = folder / "manifest.json"; steps = read_json(path)
-    listed = [part for part in steps.get("files", report.files(folder))["outputs"] if (folder / Path(part["path"]).name).exists()]
+    listed = [part for part in steps.get("files", report.files(folder))["outputs"] if (folder / Path(part["path"]).name).exists() and (described is None or Path(part["path"]).name != described.name)]
     if described: listed = sorted([*listed, {"path": f"figures/{described.name}", "sha256": sha256_file(folder / described.name)}], key=lambda part: part["path"])
     write_json(path, steps | {"files": {"outputs": listed}})
 
