@@ -357,3 +357,11 @@ def test_real_pictures(shared, name, given, size, expected, found_again):
     by = rows.set_index(["view", "target", "attacker"]).sort_index()
     assert (by.loc["plain", "same picture"].rank1 > .99).all() and found_again[0] <= by.rank1["plain", "same patient", "learned"] <= found_again[1]
     assert (by.loc["cbc"].rank1_low <= by.loc["cbc"].chance).all()
+
+
+def test_a_target_that_no_data_set_has_is_no_blank_panel():
+    rows = pd.DataFrame([{"dataset": d, "view": v, "target": t, "n": n, "rank1": r, "rank1_low": r, "rank1_high": r, "chance": c} for d in ("film", "slices") for v in ("plain", "cbc")
+                         for t, n, r, c in (("same picture", 20, .5, .05), ("same patient", 0, np.nan, np.nan) if d == "film" else ("same patient", 20, .2, .05))])
+    figure = disclosure_charts.plot_identity(rows) # where every patient has one picture, nobody has another
+    assert [axes.get_title(loc="left").split(" (")[0] or axes.get_title() for axes in figure.axes if axes.get_visible()] and len([axes for axes in figure.axes if axes.get_visible()]) == 3
+    with pytest.raises(PlotError, match="no rank-1"): disclosure_charts.plot_identity(rows[rows.n == 0])

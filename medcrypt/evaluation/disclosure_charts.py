@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['plot_length', 'strongest', 'noted', 'plot_identity']
 
-# %% ../../nbs/api/69_disclosure_charts.ipynb #7a51e677
+# %% ../../nbs/api/69_disclosure_charts.ipynb #51a384bd
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from .charts import _chance_band, _groups, _need, _panels, _title, _whiskers
-from .plots import PALETTE, SERIES, new_figure, style, view_style
+from .plots import PALETTE, SERIES, PlotError, new_figure, style, view_style
 from .reidentification import BARS, _share
 
 # %% ../../nbs/api/69_disclosure_charts.ipynb #c1f60879
@@ -68,7 +68,8 @@ def plot_identity(
     "Rank-1 of every view with its interval, chance, and the bars at 5 and 20 %; one panel a data set and target. Raises PlotError."
     _need(table, "dataset", "view", "target", "rank1", "chance")
     views = list(dict.fromkeys(table["view"]))
-    panels = [(f"{dataset}, {target}", part) for dataset, own in _groups(table, "dataset") for target, part in _groups(own, "target")]
+    panels = [(f"{dataset}, {target}", part) for dataset, own in _groups(table, "dataset") for target, part in _groups(own, "target") if part["rank1"].notna().any()] # where every patient has one picture, nobody has another
+    if not panels: raise PlotError("plot_identity: no rank-1 is defined, so there is nothing to show")
     figure, grid = _panels(len(panels), .95 + .21 * len(views), .3, sharey=True)
     for axes, (title, panel) in zip(grid, panels):
         for bar, color in zip(BARS, ("orange", "vermillion")): axes.axvline(bar, color=PALETTE[color], linestyle="--", linewidth=.9, label=f"{100 * bar:.0f} % ({'moderate' if bar == BARS[0] else 'bad'} above)")

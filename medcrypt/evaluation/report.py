@@ -6,11 +6,12 @@
 __all__ = ['SYMBOLS', 'COLOURS', 'LINE', 'GAP', 'PAGES', 'as_text', 'counted', 'caption_of', 'plot_claims', 'files', 'manifest',
            'overview', 'same_table', 'save_ledger']
 
-# %% ../../nbs/api/62_report.ipynb #22a32029
+# %% ../../nbs/api/62_report.ipynb #b92b674b
 import re, textwrap
 from pathlib import Path
 from typing import Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -111,6 +112,10 @@ def _forms(frame: pd.DataFrame, text: pd.DataFrame, decimals: int) -> Iterator: 
     for form in (lambda: frame, lambda: real(0), lambda: text, lambda: frame.assign(**{name: pd.Series([whole(v) for v in frame[name]], frame.index, dtype=object) for name in numbers}), lambda: real(5e-10), lambda: real(-5e-10)):
         yield readable(form(), decimals).map(lambda cell: " ".join(str(cell).split()))
 
+def _agrees(cell: str, others: list) -> bool: # each number of a cell as in one of the ways: ends of an interval that lie half-way may be rounded apart
+    parts = [[*part.replace("[", " ").replace("]", " ").split()] for part in (cell, *others)]
+    return any(len(part) == len(parts[0]) for part in parts[1:]) and all(any(len(part) == len(parts[0]) and part[k] == word for part in parts[1:]) for k, word in enumerate(parts[0]))
+
 def same_table(csv: Path, page: Path) -> bool:
     "Whether the Markdown of a table shows the numbers of its CSV, all with the same decimals."
     frame, text = pd.read_csv(csv), pd.read_csv(csv, dtype=str, keep_default_na=False)
@@ -120,9 +125,9 @@ def same_table(csv: Path, page: Path) -> bool:
     if len(shown) != len(frame) + 2 or shown[0] != columns or any(len(row) != len(columns) for row in shown): return False
     cells = pd.DataFrame([[" ".join(cell.split()) for cell in row] for row in shown[2:]], columns=columns).to_numpy()
     for decimals in (3, *(n for n in range(8) if n != 3)):
-        wrong = True
-        for form in _forms(frame, text, decimals):
-            if not (wrong := wrong & (form.to_numpy() != cells)).any(): return True
+        forms = [form.to_numpy() for form in _forms(frame, text, decimals)]
+        wrong = np.all([form != cells for form in forms], axis=0)
+        if all(_agrees(cells[i, j], [form[i, j] for form in forms]) for i, j in np.argwhere(wrong)): return True
     return False
 
 # %% ../../nbs/api/62_report.ipynb #71cd5b5f
