@@ -6,9 +6,10 @@
 __all__ = ['PHANTOMS', 'COLLECTIONS', 'WHAT', 'ChainError', 'sources', 'fingerprint', 'configure', 'locked', 'check_folder',
            'prepare', 'snakemake', 'failures', 'reproduce']
 
-# %% ../../nbs/api/72_chain.ipynb #e7de7020
+# %% ../../nbs/api/72_chain.ipynb #3df689a5
 import ast, contextlib, fcntl, os, shutil, signal, subprocess, sys, threading, time
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterator
 
@@ -34,6 +35,10 @@ def _imported(source: str, package: tuple = ()) -> Iterator[tuple]:
             base = tuple(filter(None, base))
             yield base; yield from ((*base, a.name) for a in node.names)
 
+@lru_cache(maxsize=None)
+def _imported_by(file: Path, written_ns: int, package: tuple) -> tuple: # most notebooks import the same modules: each is parsed once
+    return tuple(_imported(file.read_text(encoding="utf-8"), package))
+
 def sources(
     notebook: str | Path, # a notebook of the chain
     root: str | Path,     # folder that holds the package
@@ -47,7 +52,7 @@ def sources(
         parts = todo.pop()
         file = root.joinpath(*parts).with_suffix(".py") if parts and parts[0] == "medcrypt" else None
         if file and file.is_file() and file not in found:
-            found.add(file); todo += list(_imported(file.read_text(encoding="utf-8"), parts[:-1]))
+            found.add(file); todo += _imported_by(file, file.stat().st_mtime_ns, parts[:-1])
     return [notebook, *sorted(found)]
 
 # %% ../../nbs/api/72_chain.ipynb #b5ccafdc
