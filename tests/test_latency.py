@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from medcrypt.core import RunPaths, seeded_bytes
 from medcrypt.crypto.keys import Key, write_key
-from medcrypt.evaluation import frontier_charts, latency_paths, memory, scaling
+from medcrypt.evaluation import frontier_charts, latency_paths, memory
 from medcrypt.evaluation.latency_paths import PATHS, Bench, PathError, plain_files
 from medcrypt.evaluation.plots import PlotError, is_blank
 from medcrypt.evaluation.scaling import ScalingError, points, scaling_times, slopes, verdict

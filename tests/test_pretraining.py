@@ -111,9 +111,8 @@ def test_the_networks_options_keep_what_is_hidden_hidden_and_survive_saving(tmp_
 
 
 def test_filters_with_a_mean_answer_to_brightness():
-    x = np.full((1, 24, 24, 1), .2, "float32"); m = np.ones_like(x)
     def change(**options):
-        model = masked_cnn.build((24, 24), width=8, seed=1, **options); model = model.layers and model
+        model = masked_cnn.build((24, 24), width=8, seed=1, **options)
         stem = next(layer for layer in model.layers if layer.__class__.__name__ == "PartialConv2D")
         kernel = np.asarray(stem.standardized())
         return float(np.abs(kernel.sum((0, 1, 2))).max())

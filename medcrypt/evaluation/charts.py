@@ -190,7 +190,7 @@ def plot_fidelity(
     figure, grid = _panels(len(panels), 3.4, sharey=True)
     for axes, (dataset, part) in zip(grid, panels):
         axes.axline((0, 0), (1, 1), color=PALETTE["grey"], linestyle=":", linewidth=1)
-        axes.scatter(part["a"], part["b"], s=8, color=PALETTE["blue"], alpha=.35, linewidths=0)
+        axes.scatter(part["a"], part["b"], s=8, color=PALETTE["blue"], alpha=.35, linewidths=0, rasterized=True) # ten thousand points are megabytes of paths
         note = f"max |Δp| = {(part['a'] - part['b']).abs().max():.2g}"
         if "threshold" in part:
             note += f"\nequal decisions {100 * ((part['a'] >= part['threshold']) == (part['b'] >= part['threshold'])).mean():.1f} %"

@@ -74,8 +74,8 @@ def start_weights(
     file = keep(hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24])
     with _alone(file.with_suffix(".lock")):
         if not file.is_file():
-            bar = progress(EPOCHS, f"a start for the {job.mask} network from {count} {modality} phantoms, epochs")
             images, labels = phantom_set(modality, preprocessing, count)
+            bar = progress(EPOCHS, f"a start for the {job.mask} network from {count} {modality} phantoms, epochs")
             pixels = images.astype("float32") / np.iinfo(images.dtype).max
             trainer = Trainer(pixels.shape[1:], recipe, EPOCHS * max(1, len(pixels) // BATCH), outputs=labels.shape[1], **job.network)
             trainer.fit(pixels, np.ones(pixels.shape, bool), labels, seed=SEED, hide=job.random_masks, move=job.move, checkpoint=file.with_suffix(".part"), tick=bar.update); bar.close()
