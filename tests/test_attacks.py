@@ -4,14 +4,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 from skimage.restoration import inpaint_biharmonic
 
-from medcrypt.core import PROFILES, ConfigError
+from medcrypt.core import PROFILES, ConfigError, seeded_bytes
+from medcrypt.crypto.envelope import parse
+from medcrypt.crypto.keys import Key
 from medcrypt.crypto.perceptual import encrypt, to_tiles
 from medcrypt.evaluation.attack_charts import gallery_numbers, plot_gallery, plot_key_reuse, plot_reason
 from medcrypt.evaluation.attack_tables import UNGATED, AttackTableError, attack_view, attacks_on, insane, key_reuse, one_each, scored
 from medcrypt.evaluation.classical import AttackError, enlarged, folded_halves, inpainted, on_mean_low, signs, tile_dictionary
-from medcrypt.evaluation.jigsaw import assembled, by_edges, by_places, form, forms, neighbour_accuracy, solve
+from medcrypt.evaluation.jigsaw import _Fit, assembled, by_edges, by_places, form, forms, neighbour_accuracy, solve
 from medcrypt.evaluation.known_plaintext import KNOWN, code_book, equal_blocks, half_values, match_halves, match_places, matched, moment_matching, places, prefixes, tile_forms
 from medcrypt.evaluation.observed import Observed, ObservedError, Sizes, attacked, chosen, levels, observe, seal_in_memory, sizes
 from medcrypt.evaluation.plots import PlotError, is_blank
@@ -64,8 +67,15 @@ def test_patients_are_apart_and_few_pictures_are_refused():
     with pytest.raises(ObservedError, match="too few"): chosen((np.arange(4), np.arange(0), np.arange(50, 60)), who, SMALL, seed=0)
     with pytest.raises(ObservedError, match="one patient; an interval needs 2"): chosen((np.arange(40), np.arange(0), np.arange(50, 60)), np.where(np.arange(60) < 50, who, "last"), SMALL, seed=0)
     with pytest.raises(ObservedError, match="needs 5"): chosen((np.arange(40), np.arange(0), np.arange(50, 60)), np.where(np.arange(60) < 40, "one", "two"), SMALL, seed=0)
-    with pytest.raises(ConfigError): seal_in_memory(PICTURES[:1], ("nonsense",), block=8, seed=0)
+    with pytest.raises(ConfigError): seal_in_memory(PICTURES[:1], ("nonsense",), Key(bytes(32)), block=8, random=seeded_bytes(0, "x"))
     with pytest.raises(ObservedError, match="uint8"): next(observe(PICTURES.astype("uint16"), who, np.arange(3), np.arange(3), ("plain",), block=8, seed=0))
+
+def test_what_is_sealed_in_memory_is_padded_and_repeats():
+    pictures = np.stack([PICTURES[0], PICTURES[0] // 40]); seal = lambda names: seal_in_memory(pictures, names, Key(bytes(32)), block=8, random=seeded_bytes(0, "x"))
+    both = seal(("le", "codestream", "length"))
+    assert set(both) == {"le", "codestream", "jpeg2000"} and both == seal(("le", "codestream", "length")) and set(seal(("cbc",))) == {"cbc"}
+    lengths = {name: [len(parse(e).ciphertext) for e in both[name]] for name in both}
+    assert lengths["codestream"][0] == lengths["codestream"][1] and lengths["jpeg2000"][0] > lengths["jpeg2000"][1]
 
 # learned
 
@@ -178,6 +188,19 @@ def test_jigsaw_reassembles_and_scores():
     assert np.median(right) > .7 and neighbour_accuracy(picture, picture, 8) == 1 == neighbour_accuracy(1 - picture[::-1], picture, 8)
     assert neighbour_accuracy(assembled(tiles, 5), picture, 8) < .3 and np.array_equal(assembled(to_tiles(picture, 8, 8), 5), picture)
     assert solve(tiles[:1], (1, 1)).shape == (8, 8) and solve(np.zeros((4, 8, 8)), (2, 2)).shape == (16, 16)
+
+@pytest.mark.parametrize("count, side", [(1, 4), (2, 3), (3, 4), (7, 5), (12, 1), (9, 2)])
+def test_fits_are_those_of_all_pairs_of_pieces(count, side):
+    "Only 4 of a tile's 16 forms are compared; the others follow."
+    shapes = forms(np.random.default_rng(count).random((count, side, side))); pieces = shapes.reshape(-1, side, side); near = min(side, 2) - 1
+    same = np.arange(len(pieces)) // 16; same = same[:, None] == same
+    def cost(last, before, first, after):
+        m = cdist(2 * last - before, first, "sqeuclidean") + cdist(last, 2 * first - after, "sqeuclidean"); m[same] = np.inf
+        return m if count <= 2 else m / np.sqrt(np.outer(*(np.partition(m, 1, axis=axis).take(1, axis) + 1e-4 * side for axis in (1, 0))))
+    right, below = cost(pieces[:, :, -1], pieces[:, :, -1 - near], pieces[:, :, 0], pieces[:, :, near]), cost(pieces[:, -1], pieces[:, -1 - near], pieces[:, 0], pieces[:, near])
+    fit = _Fit(shapes)
+    for number, wanted in enumerate((right, below, right.T, below.T)): np.testing.assert_allclose(np.stack([fit(number, piece) for piece in range(len(pieces))]), wanted, rtol=1e-9)
+    if count > 1: assert right[fit.best()] == pytest.approx(right.min())
 
 def test_etc_by_edges_and_places():
     alike = np.uint8(np.clip(PICTURES[:1].astype(int) + np.random.default_rng(0).integers(-3, 4, PICTURES.shape), 0, 255)); o = seen_by("etc", True, alike).first(4)

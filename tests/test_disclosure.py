@@ -17,14 +17,19 @@ from medcrypt.evaluation import disclosure_charts
 from medcrypt.evaluation.intervals import Interval
 from medcrypt.evaluation.length_attack import ATTACKERS, POLICIES, LengthError, identity_attack, label_attack, length_table, padded, unique_share
 from medcrypt.evaluation.membership import MembershipError, dealt, losses, membership_table, references, tpr_at_fpr
+from medcrypt.evaluation.observed import seal_in_memory
 from medcrypt.evaluation.plots import PlotError, is_blank
-from medcrypt.evaluation.reidentification import Attacker, IdentityError, correlation, filled, grade, identified, line_up, seen_through
+from medcrypt.evaluation.reidentification import Attacker, IdentityError, correlation, filled, grade, identified, insane, line_up, stored_objects
 from medcrypt.imaging import jpeg2000
 from medcrypt.imaging.loading import load_folder
 from medcrypt.imaging.preprocessing import Preprocessing
 from medcrypt.imaging.sources import detect
+from medcrypt.learning.views import views
+from medcrypt.vault.archive import object_of
 
 KEY = Key(seeded_bytes(0, "test")(32))
+
+def seen_through(view, pictures, random, block=8): return views(view, seal_in_memory(pictures, (view,), KEY, block=block, random=random)[object_of(view)])
 
 def padme(size):
     "Algorithm 1 of Nikitin et al. 2019, with logarithms as it is written there."
@@ -187,7 +192,7 @@ def persons(patients=80, side=32, seed=0):
 def identity():
     x, who = persons()
     attacker = Attacker(x, who, line_up(who, size=40, seed=0), seed=0, resamples=100)
-    look = lambda view, which, *names: seen_through(view, x[which], KEY, block=4, random=seeded_bytes(0, view, *names))
+    look = lambda view, which, *names: seen_through(view, x[which], block=4, random=seeded_bytes(0, view, *names))
     return pd.DataFrame([row for view in ("plain", "blocks-0.5", "resolution-4", "le", "ele", "etc", "neuracrypt", "ecb", "cbc-fixed-iv", "cbc", "codestream", "length")
                          for row in attacker.rows(view, *look(view, attacker.seen), look(view, attacker.lineup.gallery, "again"))])
 
@@ -216,21 +221,21 @@ def test_patients_with_several_pictures_do_not_lift_ciphertext():
     keep = np.concatenate([np.arange(160), np.arange(160, 240, 2)]); x = x.copy(); x[160:] = x[160:] // 2 + 100
     x, who = x[keep], who[keep]
     attacker = Attacker(x, who, line_up(who, size=60, seed=1), seed=1, resamples=200)
-    rows = pd.DataFrame(attacker.rows("cbc", *seen_through("cbc", x[attacker.seen], KEY, random=seeded_bytes(1, "cbc"))))
+    rows = pd.DataFrame(attacker.rows("cbc", *seen_through("cbc", x[attacker.seen], random=seeded_bytes(1, "cbc"))))
     patient = rows[rows.target == "same patient"]
     assert (patient.gallery == 40).all() and (patient.auc_low < .5).all()
 
 def test_one_picture_a_patient_leaves_only_the_same_picture():
     x, _ = persons(40)
     who = np.arange(len(x)); attacker = Attacker(x, who, line_up(who, size=20, seed=0), seed=0, resamples=50)
-    rows = pd.DataFrame(attacker.rows("plain", *seen_through("plain", x[attacker.seen], KEY, block=4, random=seeded_bytes(0, "p"))))
+    rows = pd.DataFrame(attacker.rows("plain", *seen_through("plain", x[attacker.seen], block=4, random=seeded_bytes(0, "p"))))
     assert rows[rows.target == "same patient"].grade.tolist() == ["not defined"] and (rows[rows.target == "same picture"].rank1 == 1).all()
 
 def test_attacks_repeat_and_take_tiny_pictures():
     x, who = persons(40, side=8)
     def once():
         attacker = Attacker(x, who, line_up(who, size=20, seed=0), seed=0, resamples=50)
-        return pd.DataFrame([r for v in ("plain", "cbc", "length") for r in attacker.rows(v, *seen_through(v, x[attacker.seen], KEY, block=4, random=seeded_bytes(0, v)))])
+        return pd.DataFrame([r for v in ("plain", "cbc", "length") for r in attacker.rows(v, *seen_through(v, x[attacker.seen], block=4, random=seeded_bytes(0, v)))])
     pd.testing.assert_frame_equal(once(), once())
 
 @pytest.mark.parametrize("counts", [(1,) * 4, (1,) * 6, (2, 1, 1, 1), (3,) * 4, (1,) * 30, (40, 1, 1, 1), (12,) * 4])
@@ -238,7 +243,7 @@ def test_few_patients_are_attacked_as_far_as_they_go(counts):
     who = np.repeat(np.arange(len(counts)), counts); x = np.uint8(rng(0, "few").integers(0, 256, (len(who), 16, 16)))
     for seed in range(3):
         attacker = Attacker(x, who, line_up(who, seed=seed), seed=seed, resamples=5)
-        rows = pd.DataFrame([row for view in ("plain", "cbc", "length") for row in attacker.rows(view, *seen_through(view, x[attacker.seen], KEY, block=4, random=seeded_bytes(0, view)))])
+        rows = pd.DataFrame([row for view in ("plain", "cbc", "length") for row in attacker.rows(view, *seen_through(view, x[attacker.seen], block=4, random=seeded_bytes(0, view)))])
         assert (rows[(rows["view"] == "plain") & (rows.target == "same picture")].rank1.dropna() == 1).all() and set(rows.grade) == {"not defined"}
         if len(attacker.own) < 20: assert rows[rows.attacker == "learned"].way.str.startswith("not defined").all()
         elif len(set(attacker.whose)) > 1: assert len(set(attacker.folds)) == 2
@@ -246,6 +251,18 @@ def test_few_patients_are_attacked_as_far_as_they_go(counts):
 @pytest.mark.parametrize("who", [[], [1, 1, 1, 1], [1, 2, 3]])
 def test_too_few_patients(who):
     with pytest.raises(IdentityError): line_up(who, seed=0)
+
+
+def test_what_must_hold_of_an_identity_table(identity):
+    assert insane(identity).empty and insane(identity[:0]).empty
+    plain, cipher = (identity[(identity["view"] == v) & (identity.target == "same picture")] for v in ("plain", "cbc"))
+    assert len(insane(plain.assign(view="cbc"))) == len(plain) and len(insane(cipher.assign(view="plain"))) == len(cipher) and insane(plain.assign(view="cbc", target="same patient")).empty
+
+def test_objects_come_in_the_order_that_is_asked_for():
+    index = pd.DataFrame({"view": ["cbc"] * 3 + ["jpeg2000"], "image": [2, 0, 1, 0], "name": ["two", "zero", "one", "file"]})
+    assert stored_objects(index, "cbc", np.array([1, 2])) == ["one", "two"] and stored_objects(index, "length", [0]) == ["file"]
+    with pytest.raises(IdentityError, match="cbc: the archive has no object cbc of 2 pictures"): stored_objects(index, "cbc", [0, 3, 4])
+    with pytest.raises(IdentityError, match="no object le of 1"): stored_objects(index, "le", [0])
 
 
 # membership
@@ -353,7 +370,7 @@ def test_real_pictures(shared, name, given, size, expected, found_again):
     sizes = np.array([len(jpeg2000.encode(p)) for p in data.images])
     assert expected[0] < label_attack(sizes, data.labels, data.patients, "size", seed=0, resamples=100)["auc"] < expected[1]
     attacker = Attacker(data.images, data.patients, line_up(data.patients, size=200, seed=0), seed=0, resamples=100)
-    rows = pd.DataFrame([row for view in ("plain", "cbc") for row in attacker.rows(view, *seen_through(view, data.images[attacker.seen], KEY, random=seeded_bytes(0, view)))])
+    rows = pd.DataFrame([row for view in ("plain", "cbc") for row in attacker.rows(view, *seen_through(view, data.images[attacker.seen], random=seeded_bytes(0, view)))])
     by = rows.set_index(["view", "target", "attacker"]).sort_index()
     assert (by.loc["plain", "same picture"].rank1 > .99).all() and found_again[0] <= by.rank1["plain", "same patient", "learned"] <= found_again[1]
     assert (by.loc["cbc"].rank1_low <= by.loc["cbc"].chance).all()

@@ -9,8 +9,9 @@ from matplotlib.text import Text
 
 from medcrypt.core import RunPaths
 from medcrypt.evaluation import frontier_charts
-from medcrypt.evaluation.frontier import DROP, RAW, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
-from medcrypt.evaluation.plots import PlotError, is_blank, save_figure, save_table, style
+from medcrypt.evaluation.frontier import COLUMNS, DROP, RAW, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
+from medcrypt.evaluation.plots import PlotError, is_blank, load_table, save_figure, save_table, style
+from medcrypt.evaluation.unmeasured import save_unmeasured
 
 VIEWS = ("plain", "blocks-0.5", "le", "codestream", "cbc")
 
@@ -98,9 +99,25 @@ def test_undefined_scores_are_left_out():
 def test_bad_tables_are_named():
     performance, drops, attacks, sizes = tables()
     for call, words in ((lambda: frontier_table(performance.drop(columns="auc"), drops, attacks, sizes), "performance: no column auc"), (lambda: frontier_table(performance, drops.drop(columns="reference"), attacks, sizes), "drops"), (lambda: frontier_table(performance, drops, attacks.drop(columns=["ssim", "n"]), sizes), "n, ssim"),
-                        (lambda: frontier_table(performance[performance["view"] != "plain"], drops, attacks, sizes), "on plain"), (lambda: frontier_table(performance, drops, attacks, {}), "sizes"), (lambda: frontier_table(performance, drops, attacks[:0], sizes), "no view"),
-                        (lambda: answer(frontier_table(performance, drops, attacks[attacks["view"] == "plain"], sizes)), "hides something")):
+                        (lambda: frontier_table(performance[performance["view"] != "plain"], drops, attacks, sizes), "on plain"), (lambda: frontier_table(performance, drops, attacks, {}), "sizes"), (lambda: standing(frontier_table(performance, drops, attacks[attacks["view"] == "plain"], sizes)), "hides something")):
         with pytest.raises(FrontierError, match=words): call()
+
+
+def test_where_nothing_was_attacked_the_answer_says_so(tmp_path):
+    performance, drops, attacks, sizes = tables(); run = RunPaths(tmp_path)
+    save_unmeasured(attacks, "table8_attacks", run, "Not measured in this run: a: not attacked."); save_unmeasured(identity(), "table9_identity", run, "Not measured in this run.")
+    read = load_table("table8_attacks", run), load_table("table9_identity", run)
+    for table in (whole_table(performance, drops, read[0], sizes, read[1]), frontier_table(performance, drops, attacks[:0], sizes)):
+        assert table.empty and tuple(table) == COLUMNS and answer(table).startswith("Not measured in this run")
+    assert answer(frontier_table(performance, drops, attacks[attacks["view"] == "plain"], sizes)) == answer(table) and tuple(frontier_table(*tables(), noise={"a": dict.fromkeys(("ssim_noise", "ssim_noise_low", "ssim_noise_high"), .01)})) == COLUMNS
+    assert whole_table(*tables(("a", "b"))[:2], attacks, tables(("a", "b"))[3], read[1])["dataset"].unique().tolist() == ["a"] # one of two
+
+
+def test_a_table_without_rows_has_its_columns_and_a_reason(tmp_path):
+    run = RunPaths(tmp_path); made = save_unmeasured(["dataset", "auc", "auc_low", "auc_high"], "table9_x", run, " Too few. ")
+    assert made.empty and list(load_table("table9_x", run)) == ["dataset", "auc", "auc_low", "auc_high"] and run.table("table9_x").with_suffix(".md").read_text() == "Too few.\n\n| dataset | auc |\n| :-- | :-- |\n"
+    for columns, reason in (([], "why"), (["a"], " ")):
+        with pytest.raises(PlotError): save_unmeasured(columns, "table9_x", run, reason)
 
 
 NO = dict(drop=(0, .01, .2, .4, .4)) # useful and readable, or hidden and useless

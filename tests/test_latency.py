@@ -141,7 +141,7 @@ def test_a_fresh_process_is_measured(stored):
     pytest.importorskip("keras")
     from medcrypt.learning import masked_cnn
     run, index, own = stored
-    write_key(run.master_key.with_name("toy.key"), MASTER); index.to_csv(run.index("toy"), index=False); masked_cnn.save(masked_cnn.build((16, 16), width=4), run.model("toy", "masked-cnn"))
+    write_key(run.master_key("toy"), MASTER); index.to_csv(run.index("toy"), index=False); masked_cnn.save(masked_cnn.build((16, 16), width=4), run.model("toy", "masked-cnn"))
     table = memory.memory_table(run, ["toy"], view="blocks-0.5", batches=(1, 3), rounds=2, networks=("Keras",))
     assert table[["path", "batch"]].drop_duplicates().shape[0] == 6 and (table.n == 2).all()
     assert (table.peak_mb >= table.warm_mb).all() and (table.warm_mb >= table.loaded_mb - 20).all() and (table.increase_mb_low <= table.increase_mb).all() and (table.increase_mb <= table.increase_mb_high).all() and (table.loaded_mb > 50).all()

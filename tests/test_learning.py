@@ -85,6 +85,8 @@ def test_a_partial_convolution_is_the_textbook_s(kernel, strides, whole):
         assert np.abs(share[n] - v).max() < 1e-6 and np.abs(given[n][v == 0]).max(initial=0) == 0
         assert np.abs(given[n][v > 0] / v[v > 0][:, None] - wanted[v > 0]).max() < 1e-5 * max(1, np.abs(wanted).max())
     assert np.array_equal(bare[..., :5], given) and not bare[..., 5].any()
+    apart = PartialConv2D(6, kernel, strides); parts = [x * visible, visible]; assert apart(parts).shape == out.shape == apart.compute_output_shape([part.shape for part in parts])
+    apart.set_weights(weights); assert np.abs(np.asarray(apart(parts)) - out).max() < 1e-5 * max(1, np.abs(out).max())
     assert not whole or kernel > 3 or (share == 0).any() and (share > .6).any()
 
 

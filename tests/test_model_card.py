@@ -36,7 +36,7 @@ def file_with(path, text, member=MEMBER, before=b"some model", **options):
 def test_round_trip_of_every_field():
     assert from_json(to_json(card())) == card() and card().views == GOOD["views"] and card().thresholds == (.4, .25)
     assert from_json(to_json(card(thresholds=None))).thresholds is None
-    assert json.loads(to_json(card()))["version"] == 1
+    assert json.loads(to_json(card()))["version"] == 2
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -45,7 +45,7 @@ def test_round_trip_of_every_field():
     ({"shape": (16,)}, "shape"), ({"shape": (16, 0)}, "shape"), ({"shape": (16, 1 << 20)}, "shape"), ({"shape": (16., 16)}, "shape"), ({"shape": (True, 16)}, "shape"), ({"shape": 16}, "shape"),
     ({"labels": ("a", "a")}, "twice"), ({"labels": ()}, "labels"), ({"labels": ("a\n", "b")}, "labels"), ({"labels": ("a",)}, "thresholds"),
     ({"thresholds": (.5,)}, "each of 2"), ({"thresholds": (.5, 1.5)}, "thresholds"), ({"thresholds": (.5, float("nan"))}, "thresholds"), ({"thresholds": (.5, True)}, "thresholds"), ({"thresholds": .5}, "thresholds"),
-    ({"flips": ()}, "flips"), ({"flips": ("sideways",)}, "flips"), ({"flips": ([],)}, "flips"), ({"flips": ("none", "none")}, "twice"), ({"synthetic": 1}, "synthetic"), ({"preprocessing": []}, "preprocessing")])
+    ({"flips": ()}, "flips"), ({"flips": ("sideways",)}, "flips"), ({"flips": ([],)}, "flips"), ({"flips": ("none", "none")}, "twice"), ({"synthetic": 1}, "synthetic"), ({"started": None}, "started"), ({"preprocessing": []}, "preprocessing")])
 def test_wrong_values(changes, words):
     with pytest.raises(ModelError, match=words): card(**changes)
 
@@ -92,7 +92,7 @@ def altered(**changes): return json.dumps({**json.loads(to_json(card())), **chan
 
 
 @pytest.mark.parametrize("text, words", [
-    ("not json", "not JSON"), (b"\xff\xfe", "not JSON"), ("[" * 100_000, "not JSON"), ("[1]", "not a JSON object"), ("{}", "version"), (altered(version=2), "version 2"), (altered(version=True), "version True"), (altered(version="1"), "version '1'"),
+    ("not json", "not JSON"), (b"\xff\xfe", "not JSON"), ("[" * 100_000, "not JSON"), ("[1]", "not a JSON object"), ("{}", "version"), (altered(version=1), "version 1"), (altered(version=True), "version True"), (altered(version="1"), "version '1'"),
     (altered(extra=1), "unknown entries"), (json.dumps({k: v for k, v in json.loads(to_json(card())).items() if k != "labels"}), "lacks labels"), (altered(labels=3), "labels"), (altered(shape=["a", 1]), "shape"), (altered(views=[["plain"]]), "views"), (altered(flips=[{}]), "flips")])
 def test_wrong_cards_are_named_with_their_file(tmp_path, text, words):
     path = file_with(tmp_path / "odd.keras", text)

@@ -70,7 +70,8 @@ def test_what_depends_on_weights_alone_is_computed_once(tmp_path):
 def test_only_arithmetic_on_pictures_is_left(tmp_path, mask):
     model = built((32, 32), mask); operations = Served(export(model, tmp_path / "m.tflite", card((32, 32)))).operations()
     assert not {"VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE", "RSQRT", "SQRT", "SQUARED_DIFFERENCE", "TRANSPOSE"} & set(operations)
-    assert operations.count("CONV_2D") == sum("Conv2D" in type(layer).__name__ for layer in model.layers) and operations.count("DELEGATE") == 1
+    assert operations.count("CONV_2D") == sum("Conv2D" in type(layer).__name__ for layer in model.layers) + (mask == "partial") # pixels and mask enter apart
+    assert operations.count("DELEGATE") == 1
 
 
 def test_an_export_that_differs_is_not_written(tmp_path):

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['encrypt', 'decrypt', 'rekey', 'inspect', 'keygen', 'add']
 
-# %% ../../nbs/api/75_file_commands.ipynb #90e260df
+# %% ../../nbs/api/75_file_commands.ipynb #30f374a8
 import argparse, json, os, sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .arguments import box, count, path
+from .arguments import box, count, padding, path
 from .arguments import key as key_argument
 from ..core import ConfigError, MedcryptError, threads
 
@@ -57,15 +57,16 @@ def encrypt(given: argparse.Namespace) -> int:
     resume = next((holder for holder in holders if isinstance(holder, bytes)), None) if given.skip_existing else None
     if given.skip_existing and resume is None: raise ConfigError("--skip-existing: what is there is opened and compared, which takes a master key; give --key")
     if given.skip_existing and given.secret_mask: raise ConfigError("--skip-existing: a secret mask cannot be compared; leave one of the two out")
-    for number, (task, made) in enumerate(encrypt_files(work, holders, workers=given.cores, hide=hide, codec=given.codec, whole=given.whole, force=given.force, resume=resume, keep=_keys(given.key, *given.to)), 1):
+    for number, (task, made) in enumerate(encrypt_files(work, holders, workers=given.cores, hide=hide, codec=given.codec, pad_to=given.pad, whole=given.whole, force=given.force, resume=resume, keep=_keys(given.key, *given.to)), 1):
         place = f"[{number}/{len(work)}] " if len(work) > 1 else ""
         if isinstance(made, MedcryptError):
             if task.below and isinstance(made, NotDicomError): other += 1; continue   # a table or a letter among the scans
             if len(work) == 1: raise made
             bad += 1; print(f"medcrypt: {made}", file=sys.stderr); continue
         if made.kept: kept += 1; print(f"{place}{made.path}: is there and holds the same", flush=True); continue
-        if given.whole: what = f"{made.source_bytes} bytes -> {made.envelope_bytes} encrypted"
-        else: what = f"{made.source_bytes} bytes DICOM -> {made.public_bytes + made.secret_bytes} compressed" + (f" ({made.public_bytes} readable, {made.secret_bytes} hidden{'' if made.hidden is None else f': {made.hidden:.0%} of the pixels'})" if hide.partly else "") + f" -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}"
+        filled = "" if given.pad == "none" else " and padded"
+        if given.whole: what = f"{made.source_bytes} bytes -> {made.envelope_bytes} encrypted{filled}"
+        else: what = f"{made.source_bytes} bytes DICOM -> {made.public_bytes + made.secret_bytes} compressed{filled}" + (f" ({made.public_bytes} readable, {made.secret_bytes} hidden{'' if made.hidden is None else f': {made.hidden:.0%} of the pixels'})" if hide.partly else "") + f" -> {made.envelope_bytes} encrypted, {'x'.join(map(str, made.shape))}"
         print(f"{place}{made.path}: {what}, verified", flush=True)
     if kept: print(f"{kept} of {len(work)} files have an envelope already")
     if other: print(f"{other} files that are not DICOM were left alone" + ("; --whole encrypts files of any kind" if other == len(work) else ""), file=sys.stderr if other == len(work) else sys.stdout)
@@ -155,6 +156,7 @@ def add(
     part.add_argument("--show-resolutions", type=count, metavar="N", help="show the N coarsest resolutions, a small picture, and hide the details")
     part.add_argument("--hide-resolutions", type=count, metavar="N", help="hide the N coarsest resolutions and show the details")
     p.add_argument("--codec", default="jpeg2000", choices=("jpeg2000", "htj2k"), help="lossless codec: JPEG 2000 as in the paper (default), or High-Throughput JPEG 2000: about ten times faster, a few per cent larger")
+    p.add_argument("--pad", type=padding, default="none", metavar="POLICY|BYTES", help="fill up what is encrypted, because its length tells about the picture: power-of-two (one size in each octave), padme (at most 12 per cent larger; leaves more to tell), or so many bytes, which must do for every file (all as long; safest). Default: none")
     p.add_argument("--skip-existing", action="store_true", help="go on after an interruption: what is there already is opened, compared with its source, and left alone if it is the same")
     p.add_argument("--cores", type=count, default=threads(), help="threads (default: all, here %(default)s)")
     p.add_argument("--force", action="store_true", help="replace an existing output")

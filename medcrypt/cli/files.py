@@ -6,7 +6,7 @@
 __all__ = ['FileError', 'target', 'read_file', 'facts', 'Hide', 'envelope_name', 'Encrypted', 'encrypt_file', 'Task', 'tasks',
            'left_alone', 'encrypt_files']
 
-# %% ../../nbs/api/74_files.ipynb #9952e21c
+# %% ../../nbs/api/74_files.ipynb #bcb1f9d8
 import os, secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .comparing import MIB, holds_bytes, holds_pixels, made_so, watched
+from .comparing import MIB, holds_bytes, holds_pixels, made_so, padded_so, watched
 from ..core import MedcryptError, atomic_path, ordered, threads
 from ..crypto import images, partial, regions, resolution
 from ..crypto.envelope import IV_BYTES, TAG_BYTES, EnvelopeError, Reader, in_memory, seal_chunks
@@ -107,7 +107,7 @@ class Encrypted:
     path: Path
     source_bytes: int     # the file
     public_bytes: int     # readable by anybody
-    secret_bytes: int     # encrypted
+    secret_bytes: int     # encrypted, with padding
     envelope_bytes: int   # the encrypted file
     shape: tuple          # of the stored pixels; () for a whole file
     hidden: float | None = None # fraction of the pixels that is hidden, where some pixels stay readable
@@ -133,6 +133,7 @@ def encrypt_file(
     *,
     hide: Hide = Hide(),
     codec: str = "jpeg2000", # or "htj2k"
+    pad_to: int | str = 0, # fill up what is encrypted to so many bytes, or by a policy of crypto.padding; 0 = do not
     whole: bool = False,   # encrypt the file's bytes, identity and all, instead of its pixels
     verify: bool = True,   # open the envelope again and compare
     force: bool = False,
@@ -145,18 +146,18 @@ def encrypt_file(
     output = Path(output) if output else source.with_name(envelope_name(source, whole))
     there = resume is not None and output.is_file()
     if not there: target(output, force, (source, *keep))
-    if whole: return _encrypt_bytes(source, keys, output, own, verify, force, resume if there else None, keep)
+    if whole: return _encrypt_bytes(source, keys, output, own, pad_to, verify, force, resume if there else None, keep)
     image = read_dicom(source); pixels = image.rgb if image.colour in ("palette", "ybr") else image.stored
     if pixels.dtype.name not in images.DTYPES: pixels = pixels.astype(np.min_scalar_type(int(pixels.max())) if pixels.min() >= 0 else np.int32)
     bits = image.header["bits_stored"] if image.colour == "grey" and image.header["bits_stored"] <= 8 * pixels.dtype.itemsize else None
-    options = {"image_id": secrets.token_hex(12), "facts": facts(image), "bits": bits, "codec": codec, "data_key": own}
+    options = {"image_id": secrets.token_hex(12), "facts": facts(image), "bits": bits, "codec": codec, "pad_to": pad_to, "data_key": own}
     def check(path):
         if verify and not holds_pixels(path, own, pixels, trusted=True): raise FileError(f"{source}: does not come back exactly from the codec; nothing was written")
     try:
         visible = _visible(pixels, hide)
         hidden = hide.ratio if visible is None else 1 - float(visible.mean())
         if there:
-            if kept := _kept(output, lambda: made_so(output, _asked(hide, codec), keys, visible, None if hide.resolutions is None else codec == "htj2k") and holds_pixels(output, resume, pixels), source, pixels.shape, hidden): return kept
+            if kept := _kept(output, lambda: made_so(output, _asked(hide, codec), keys, visible, None if hide.resolutions is None else codec == "htj2k") and padded_so(output, resume, pad_to) and holds_pixels(output, resume, pixels), source, pixels.shape, hidden): return kept
             target(output, force, (source, *keep), compared=True)
         if hide.partly: pieces = _pieces(_partly(pixels, keys, hide, visible, options))
         else: pieces = images.seal_frames(watched(images.frames_of(pixels), len(images.frames_of(pixels)), f"{source.name}: encrypting frames"), keys, shape=pixels.shape, dtype=pixels.dtype.newbyteorder("="), **options)
@@ -179,18 +180,19 @@ def _pieces(envelope: bytes) -> Iterator[bytes]:
     yield envelope[:-size]
     for _, _, iv, ciphertext, tag in records: yield b"".join((iv, ciphertext, tag))
 
-def _encrypt_bytes(source: Path, keys: list, output: Path, own: DataKey, verify: bool, force: bool, resume: bytes | None, keep: tuple) -> Encrypted:
+def _encrypt_bytes(source: Path, keys: list, output: Path, own: DataKey, pad_to: int | str, verify: bool, force: bool, resume: bytes | None, keep: tuple) -> Encrypted:
     def check(path):
         if verify and not holds_bytes(path, own, source): raise FileError(f"{source}: changed while it was read; nothing was written")
     try:
         if resume is not None:
-            if kept := _kept(output, lambda: made_so(output, {"kind": "file"}, keys) and holds_bytes(output, resume, source), source, ()): return kept
+            if kept := _kept(output, lambda: made_so(output, {"kind": "file"}, keys) and padded_so(output, resume, pad_to) and holds_bytes(output, resume, source), source, ()): return kept
             target(output, force, (source, *keep), compared=True)
         with open(source, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            pieces = seal_chunks(watched(iter(lambda: file.read(1 << 20), b""), size, f"{source.name}: encrypting", MIB), keys, {"kind": "file", "image_id": secrets.token_hex(12)}, data_key=own)
+            pieces = seal_chunks(watched(iter(lambda: file.read(1 << 20), b""), size, f"{source.name}: encrypting", MIB), keys, {"kind": "file", "image_id": secrets.token_hex(12)}, pad_to=pad_to, data_key=own)
             return Encrypted(output, size, *_write(output, pieces, check, force), ())
     except FileNotFoundError: raise FileError(f"{source}: no such file") from None
+    except EnvelopeError as error: raise FileError(f"{source}: {error}") from None
 
 @dataclass(frozen=True)
 class Task:

@@ -124,7 +124,7 @@ def inspect_file(source: Path) -> dict:
         with open(source, "rb") as file:
             reader = Reader(file); secret = [len(record[3]) for record in reader.records()]
         size, holders = source.stat().st_size, kinds(reader.slots)
-        found = {"file": str(source), "size_bytes": size, "header": header, "public_bytes": reader.public_bytes, "ciphertext_bytes": sum(secret), "overhead_bytes": size - reader.public_bytes - sum(secret), "chunks": len(secret),
+        found = {"file": str(source), "size_bytes": size, "header": header, "padded": reader.padded, "public_bytes": reader.public_bytes, "ciphertext_bytes": sum(secret), "overhead_bytes": size - reader.public_bytes - sum(secret), "chunks": len(secret),
                  "holders": {"master keys": len(holders) - holders.count(RECIPIENT), "recipients": holders.count(RECIPIENT)}, "authenticated": "not checked: needs the key"}
         if header.get("kind") == "blocks":
             with open(source, "rb") as file: found["visible_fraction"] = round(float(partial.layer_of(Reader(file))[1].mean()), 4)

@@ -183,7 +183,7 @@ def predict(given: argparse.Namespace) -> int:
             bad.append(_plain(" ".join(str(p).split()))); print(f"medcrypt: {bad[-1]}", file=sys.stderr, flush=True); continue
         rows.append(p)
         if table: table.row(p)
-    if given.json: print(json.dumps({"model": {"file": str(given.model), "name": card.name, "trained_on": card.trained_on, "synthetic": card.synthetic, "thresholds": card.thresholds and dict(zip(card.labels, card.thresholds))},
+    if given.json: print(json.dumps({"model": {"file": str(given.model), "name": card.name, "trained_on": card.trained_on, "synthetic": card.synthetic, "started": card.started, "thresholds": card.thresholds and dict(zip(card.labels, card.thresholds))},
                                      "files": [{"file": str(p.file), "view": p.view, "probabilities": p.probabilities, "decision": p.decision} for p in rows], "failed": bad}, indent=1))
     if given.csv:
         try:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'SUITE', 'PADDED', 'CHUNK_BITS', 'PURPOSE', 'message_keys', 'associated_data', 'seal_chunks',
-           'seal', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'unsealed', 'open_whole',
-           'data_key', 'checked_key']
+           'seal', 'ciphertext_size', 'Reader', 'Parts', 'in_memory', 'parse', 'open_chunks', 'unseal', 'unsealed',
+           'open_whole', 'data_key', 'checked_key']
 
-# %% ../../nbs/api/23_envelope.ipynb #f55d2d6d
+# %% ../../nbs/api/23_envelope.ipynb #1beb56d2
 import hashlib, io, json, os, struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from .aead import BLOCK, FAILED, IV_BYTES, TAG_BYTES, EnvelopeError, a256cbc_hs512_record, check_tag, open_a256cbc_hs512
 from .keys import KEY_BYTES, DataKey, Key, derive
+from .padding import check_padding, padded_size
 from .slots import make_slots, open_slots, slots_size
 
 # %% ../../nbs/api/23_envelope.ipynb #696eccde
@@ -65,12 +66,13 @@ def _chunks(pieces: Iterable[bytes], size: int) -> Iterator[tuple]:
             rest = view
     yield (bytes(held) if held else rest), True
 
-def _padded(pieces: Iterable[bytes], pad_to: int, zeros: bytes = bytes(1 << 16)) -> Iterator[bytes]:
-    left = pad_to
+def _padded(pieces: Iterable[bytes], pad_to: int | str, zeros: bytes = bytes(1 << 16)) -> Iterator[bytes]:
+    size = 0
     for piece in pieces:
-        left -= len(piece)
-        if left < 0: raise EnvelopeError(f"pad_to: the plaintext has more than {pad_to} bytes")
+        size += len(piece)
+        padded_size(size, pad_to)  # too long is said at once, not when all is read
         yield piece
+    left = padded_size(size, pad_to) - size
     yield b"\x80"
     while left: yield zeros[:left]; left -= min(left, len(zeros))
 
@@ -81,12 +83,12 @@ def seal_chunks(
     *,
     public: bytes = b"",   # readable by everybody, authenticated
     random: Callable[[int], bytes] = os.urandom, # byte source; core.seeded_bytes only for synthetic or public images
-    pad_to: int = 0,       # hide the length among all plaintexts of at most pad_to bytes; 0 = do not
+    pad_to: int | str = 0, # hide the length among all plaintexts of at most so many bytes, or by a policy of crypto.padding: "power-of-two", "padme"; 0 = do not
     chunk_bits: int = CHUNK_BITS, # a chunk holds 2**chunk_bits bytes
     data_key: DataKey | None = None, # random and used for this envelope alone; None draws one
 ) -> Iterator[bytes]:
     "An envelope in pieces: first all that comes before the chunks, then each chunk. Raises EnvelopeError; RFC 7518 §5.2.5, RFC 5869."
-    if pad_to < 0: raise EnvelopeError(f"pad_to: {pad_to} is negative")
+    pad_to = check_padding(pad_to)
     if data_key is None: data_key = DataKey(random(KEY_BYTES))
     if len(data_key) != KEY_BYTES: raise EnvelopeError(f"data_key: needs {KEY_BYTES} bytes, not {len(data_key)}")
     before, slots = _head(header, len(public), bool(pad_to), chunk_bits) + public, make_slots(data_key, keys)
@@ -105,6 +107,17 @@ def seal(
 ) -> bytes:
     "Envelope of one plaintext, under a fresh data key. Raises EnvelopeError."
     return b"".join(seal_chunks((plaintext,), key if isinstance(key, (list, tuple)) else (key,), header, **options))
+
+# %% ../../nbs/api/23_envelope.ipynb #7775c036
+def ciphertext_size(
+    size_bytes: int,       # of the plaintext
+    pad_to: int | str = 0, # as for seal_chunks
+    chunk_bytes: int = 1 << CHUNK_BITS,
+) -> int:
+    "Bytes of all chunks' ciphertexts. Raises EnvelopeError."
+    size = padded_size(size_bytes, pad_to) + (1 if check_padding(pad_to) else 0)
+    whole = max(0, -(-size // chunk_bytes) - 1)  # chunks before the last one
+    return whole * (chunk_bytes + BLOCK) + ((size - whole * chunk_bytes) // BLOCK + 1) * BLOCK
 
 # %% ../../nbs/api/23_envelope.ipynb #a9cbfc6a
 class Reader:

@@ -44,8 +44,8 @@ def plot_gallery(
 @style()
 def plot_reason(text: str) -> Figure:
     "A figure that says why there is nothing to show."
-    figure = new_figure(1.); axes = figure.subplots(); axes.set_axis_off()
-    axes.scatter([0], [0], color="none"); axes.text(0, 0, fill(text, 80), ha="center", va="center", fontsize=9)
+    lines = fill(text, 100); figure = new_figure(.5 + .16 * (1 + lines.count("\n"))); axes = figure.subplots(); axes.set_axis_off()
+    axes.scatter([0], [0], color="none"); axes.text(.5, .5, lines, transform=figure.transFigure, in_layout=False, ha="center", va="center", fontsize=9)
     return figure
 
 # %% ../../nbs/api/67_attack_charts.ipynb #612ed15e

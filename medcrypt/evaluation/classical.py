@@ -71,12 +71,12 @@ def folded_halves(
 
 def to_places(
     features: np.ndarray, # (tiles, d) of one picture
-    usual: np.ndarray,    # (m, tiles, d) of the attacker's pictures, by place
+    mean: np.ndarray, spread: np.ndarray, # (tiles, d) of the attacker's pictures, by place
 ) -> np.ndarray:
     "(tiles,): the place of each tile, the most likely assignment if features vary independently and normally at each place."
-    mean, spread = usual.mean(0), usual.std(0) + .5
-    cost = ((features[:, None] - mean) / spread) ** 2 + 2 * np.log(spread)
-    return linear_sum_assignment(cost.sum(2))[1]
+    features, mean, weight = features.astype("float64"), mean.astype("float64"), 1 / np.square(spread, dtype="float64")
+    cost = np.square(features) @ weight.T - 2 * features @ (mean * weight).T + (np.square(mean) * weight - np.log(weight)).sum(1) # the square of (features - mean) / spread, multiplied out
+    return linear_sum_assignment(cost)[1]
 
 def tile_dictionary(
     observed: Observed, # of le or ele
@@ -86,9 +86,9 @@ def tile_dictionary(
     tile, (rows, columns) = observed.tile, (side // observed.tile * observed.tile for side in observed.truth.shape[1:])
     own, target = (folded_halves(a, tile).astype("float32") for a in (observed.pictures, observed.target_seen))
     pictures = np.stack([to_tiles(one, tile, tile) for one in observed.pictures[:, :rows, :columns]])
-    found = np.broadcast_to(observed.mean, observed.truth.shape).copy()
+    found, usual = np.broadcast_to(observed.mean, observed.truth.shape).copy(), (own.mean(0), own.std(0) + .5)
     for number, features in enumerate(target):
-        if observed.scheme == "ele": placed = np.empty_like(features); placed[to_places(features, own)] = features
+        if observed.scheme == "ele": placed = np.empty_like(features); placed[to_places(features, *usual)] = features
         else: placed = features
         best = np.abs(own - placed).sum(2).argmin(0)
         found[number, :rows, :columns] = pictures[best, np.arange(len(best))].reshape(rows // tile, -1, tile, tile).swapaxes(1, 2).reshape(rows, columns)

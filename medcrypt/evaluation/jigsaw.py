@@ -36,33 +36,51 @@ def assembled(tiles: np.ndarray, across: int) -> np.ndarray:
     side = tiles.shape[-1]
     return tiles.reshape(-1, across, side, side).swapaxes(1, 2).reshape(-1, across * side)
 
-# %% ../../nbs/api/66_jigsaw.ipynb #87168ea9
+# %% ../../nbs/api/66_jigsaw.ipynb #ba4aaf60
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0)) # right, lower, left, upper neighbour
 
-def _mismatch(shapes: np.ndarray) -> np.ndarray:
-    # (4, pieces, pieces): piece b at the side of piece a, a piece being a tile in a form; equal tiles are no neighbours
-    count = shapes.shape[0] * FORMS
-    flat = shapes.reshape(count, *shapes.shape[2:])
-    near = 1 if flat.shape[1] > 1 else 0
-    same = np.arange(count) // FORMS; same = same[:, None] == same
-    def cost(last, before, first, after): # each edge, continued in a straight line, against the other
-        m = cdist(2 * last - before, first, "sqeuclidean") + cdist(last, 2 * first - after, "sqeuclidean")
-        m[same] = np.inf
-        if count <= 2 * FORMS: return m
-        second = [np.partition(m, 1, axis=axis).take(1, axis) + 1e-4 * last.shape[1] for axis in (1, 0)] # flat edges fit everything: what counts is to fit better than all others
-        return m / np.sqrt(second[0][:, None] * second[1])
-    right = cost(flat[:, :, -1], flat[:, :, -1 - near], flat[:, :, 0], flat[:, :, near])
-    below = cost(flat[:, -1], flat[:, -1 - near], flat[:, 0], flat[:, near])
-    return np.stack([right, below, right.T, below.T]).astype("float32")
+_PROBE = forms(np.array([[[0, .25], [.5, 1]]]))[0]
+
+def _into(after: int) -> np.ndarray: # (16,): which form comes out when each form is put into form `after`
+    return np.array([next(code for code, known in enumerate(_PROBE) if np.array_equal(known, form(one, after))) for one in _PROBE])
+
+# What is done to both of two pieces that touch changes nothing of how they fit: a quarter turn makes the lower neighbour the right one, and upside down or as a negative the right one stays. So of a tile's 16 forms 4 are compared, at their right side
+_TURNS = [np.arange(FORMS)]
+while len(_TURNS) < len(_SIDES): _TURNS.append(_into(1)[_TURNS[-1]])
+_ALIKE = np.stack([_into(code) for code in (0, 6, 8, 14)])
+_KEPT = np.unique(_ALIKE.min(0))
+_WHERE = [[(int(np.searchsorted(_KEPT, alike[turned[code]])), alike[turned]) for code in range(FORMS) for alike in [_ALIKE[_ALIKE[:, turned[code]].argmin()]]] for turned in _TURNS]
+
+class _Fit:
+    # mismatch of a piece, which is a tile in a form, with all pieces at one of its sides; equal tiles are no neighbours
+
+    def __init__(self, shapes: np.ndarray): # (tiles, 16, side, side)
+        tiles, near = len(shapes), 1 if shapes.shape[2] > 1 else 0
+        own, all_ = (part.reshape(-1, *shapes.shape[2:]) for part in (shapes[:, _KEPT], shapes))
+        last, before, first, after = own[..., -1], own[..., -1 - near], all_[..., 0], all_[..., near]
+        m = cdist(2 * last - before, first, "sqeuclidean") + cdist(last, 2 * first - after, "sqeuclidean") # each edge, continued in a straight line, against the other
+        self.cost = m.reshape(tiles, len(_KEPT), tiles, FORMS)
+        self.cost[np.arange(tiles), :, np.arange(tiles)] = np.inf
+        if tiles > 2: # flat edges fit everything: what counts is to fit better than all others
+            second = (np.partition(m, 1, axis=1)[:, 1] + 1e-4 * last.shape[1]).reshape(tiles, -1)
+            mirrored = second[:, [_WHERE[0][code][0] for code in _into(4)]] # at the left side of a piece is what is at the right one of its mirror picture
+            self.cost /= np.sqrt(second[:, :, None, None] * mirrored)
+
+    def __call__(self, side: int, piece: int) -> np.ndarray: # (pieces,)
+        tile, code = divmod(piece, FORMS); kept, columns = _WHERE[side][code]
+        return self.cost[tile, kept][:, columns].ravel()
+
+    def best(self) -> tuple[int, int]: # a piece and its right neighbour
+        tile, kept, other, code = np.unravel_index(np.argmin(self.cost), self.cost.shape)
+        return int(tile) * FORMS + int(_KEPT[kept]), int(other) * FORMS + int(code)
 
 def solve(
     tiles: np.ndarray,  # (count, side, side) in [0, 1]
     grid: tuple,        # (rows, columns) of tiles
 ) -> np.ndarray:
     "The picture as the edges suggest it, in one of its 16 forms."
-    shapes = forms(tiles); cost = _mismatch(shapes); pieces = len(tiles) * FORMS
     if len(tiles) == 1: return tiles[0]
-    first = np.unravel_index(np.argmin(cost[:2]), cost[:2].shape)
+    shapes = forms(tiles); fit, pieces = _Fit(shapes), len(tiles) * FORMS; first, second = fit.best()
     placed, free, open_places = {}, np.ones(pieces, bool), {}
     low, high, limits = [0, 0], [0, 0], sorted(grid) # it may lie on its side
     def put(place, piece):
@@ -73,8 +91,8 @@ def solve(
             near = (place[0] + down, place[1] + right)
             if near in placed: continue
             total, edges = open_places.get(near, (0., 0))
-            open_places[near] = (total + cost[side, piece], edges + 1)
-    put((0, 0), int(first[1])); put(_SIDES[first[0]], int(first[2]))
+            open_places[near] = (total + fit(side, piece), edges + 1)
+    put((0, 0), first); put(_SIDES[0], second)
     while len(placed) < len(tiles):
         best = (np.inf, None, None)
         for place, (total, edges) in open_places.items():

@@ -57,7 +57,7 @@ def measure_here(
     from medcrypt.evaluation.latency_paths import PATHS, Bench, plain_files
     from medcrypt.learning.serving import Served
     from medcrypt.vault.archive import open_archive
-    run = RunPaths(out); index, objects, master, file = pd.read_csv(run.index(dataset)), open_archive(run, dataset), keys.load_key(run.master_key.with_name(f"{dataset}.key")), run.model(dataset, "masked-cnn")
+    run = RunPaths(out); index, objects, master, file = pd.read_csv(run.index(dataset)), open_archive(run, dataset), keys.load_key(run.master_key(dataset)), run.model(dataset, "masked-cnn")
     if network == "export": predict = Served(file.with_suffix(".tflite")).predict
     else:
         from medcrypt.learning import masked_cnn, training

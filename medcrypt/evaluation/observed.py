@@ -33,7 +33,7 @@ class Sizes:
     few: int       # examined pictures on that curve
 
 SIZES = {"smoke": Sizes(80, 40, 6, 8, (1, 2, 10), 8), "laptop": Sizes(200, 150, 16, 32, (1, 2, 5, 10, 20, 50), 24),
-         "sample": Sizes(300, 200, 32, 150, (1, 2, 5, 10, 20, 50), 48), "full": Sizes(1500, 500, 128, 4000, (1, 2, 5, 10, 20, 50, 100, 200), 100)}
+         "sample": Sizes(240, 150, 32, 80, (1, 2, 5, 10, 20, 50), 48), "full": Sizes(1500, 500, 128, 4000, (1, 2, 5, 10, 20, 50, 100, 200), 100)}
 
 def sizes(profile: Profile) -> Sizes:
     "How much a profile does; of one that the table does not have, what laptop does."
@@ -59,20 +59,20 @@ def chosen(
 def attacked(profile: Profile) -> tuple:
     "Names of the views that a profile's attacks are run on; `length` shows no picture and is not among them."
     if profile.name == "smoke": return tuple(dict.fromkeys((*profile.views, "ecb")))
-    there = {find(view)[0].name for view in profile.views}
+    there = {find(view)[0].name for view in profile.views} | {name for name in VIEWS if profile.name == "sample" and name.endswith("-each")}
     return (*profile.views, *(name.replace("-p", "-0.5") if name.endswith("-p") else name.replace("-r", "-4") if name.endswith("-r") else name for name in VIEWS if name not in there | {"length"}))
 
 # %% ../../nbs/api/64_observed.ipynb #8fbfe716
 def seal_in_memory(
     pictures: np.ndarray, # (n, rows, columns) uint8
     names: tuple,         # of views
+    key: Key,             # of the data set
     *,
     block: int,           # side of a hidden block in pixels
-    seed: int,
+    random: Callable[[int], bytes], # core.seeded_bytes, as all is thrown away
     tick: Callable[[], None] = lambda: None, # called after each picture
 ) -> dict[str, list]:
     "Envelopes (n) of each object that the views look at, as vault.archive seals them. Raises ConfigError, EnvelopeError."
-    random = seeded_bytes(seed, "attacks"); key = Key(random(32))
     made: dict[str, list] = {object_of(name): [] for name in names}
     kept: list = []
     for pixels in pictures:
@@ -126,7 +126,8 @@ def observe(
     "What the attacker has, view by view. Raises ObservedError, ConfigError, ViewError."
     if np.asarray(pictures).dtype != np.uint8: raise ObservedError(f"pictures: the attacks read uint8, not {np.asarray(pictures).dtype}")
     both, m = np.concatenate([attacker, examined]), len(attacker)
-    own = np.asarray(pictures)[both]; made = seal_in_memory(own, tuple(names), block=block, seed=seed, tick=tick)
+    own = np.asarray(pictures)[both]; random = seeded_bytes(seed, "attacks")
+    made = seal_in_memory(own, tuple(names), Key(random(32)), block=block, random=random, tick=tick)
     scaled = own.astype("float32") / 255
     for name in names:
         pixels, mask = views(name, made[object_of(name)])

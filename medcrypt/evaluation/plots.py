@@ -113,7 +113,7 @@ def readable(
     ends = {f"{name}_{end}" for name in frame for end in ("low", "high") if {f"{name}_low", f"{name}_high"} <= set(frame.columns)}
     show = lambda name, row: format_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], decimals) if f"{name}_low" in ends else format_number(row[name], decimals)
     rows = [dict(zip(frame.columns, values)) for values in frame.itertuples(index=False, name=None)]
-    return pd.DataFrame([{name: show(name, row) for name in frame.columns if name not in ends} for row in rows])
+    return pd.DataFrame([{name: show(name, row) for name in frame.columns if name not in ends} for row in rows], columns=[name for name in frame.columns if name not in ends])
 
 def _notes(frame: pd.DataFrame, run: RunPaths) -> list[str]:
     # what a data set's tables must say, e.g. that its patients are not known

@@ -64,20 +64,21 @@ def plan(
     labels: np.ndarray, patients: np.ndarray, # (n,)
     *,
     folds: int, seeds: int, seed: int,
+    validation: float = 0.2, # of `split`
     official: np.ndarray | None = None, # (n,) "train", "val" or "test": the collection's own split; None: cross-validation by patient
 ) -> dict[tuple[int, int], Split]: # by (repetition, fold)
     "The training, validation and test images of every fit. Raises DataError."
     if official is None:
         cut = {s: patient_folds(labels, patients, folds, seed + s) for s in range(seeds)}
-        return {(s, f): split(cut[s], f, labels, patients, seed=seed + s) for s in range(seeds) for f in range(folds)}
+        return {(s, f): split(cut[s], f, labels, patients, seed=seed + s, validation=validation) for s in range(seeds) for f in range(folds)}
     official = np.asarray(official, np.str_)
     if not {"train", "test"} <= set(official.tolist()) <= set(OFFICIAL): raise DataError(f"official split: {', '.join(sorted(set(official.tolist())))} are not train, val and test")
-    train, validation, test = (np.flatnonzero(official == part) for part in OFFICIAL)
-    for part, members in (("train", train), ("val", validation), ("test", test)):
+    train, held, test = (np.flatnonzero(official == part) for part in OFFICIAL)
+    for part, members in (("train", train), ("val", held), ("test", test)):
         if (part != "val" or len(members)) and len(set(np.asarray(labels)[members].tolist())) < 2: raise DataError(f"official split: only one class among its {len(members)} {part} images")
     who = np.char.strip(np.asarray(patients, np.str_))
     for (one, a), (two, b) in (((OFFICIAL[i], i), (OFFICIAL[j], j)) for i, j in ((0, 1), (0, 2), (1, 2))):
-        shared = set(who[(train, validation, test)[a]]) & set(who[(train, validation, test)[b]])
+        shared = set(who[(train, held, test)[a]]) & set(who[(train, held, test)[b]])
         if shared: raise DataError(f"official split: {len(shared)} patients are both in {one} and in {two}, so it does not keep patients apart")
-    if len(validation): return {(s, 0): Split(train, validation, test) for s in range(seeds)}
-    return {(s, 0): split(np.where(official == "test", 0, 1), 0, labels, patients, seed=seed + s) for s in range(seeds)}
+    if len(held): return {(s, 0): Split(train, held, test) for s in range(seeds)}
+    return {(s, 0): split(np.where(official == "test", 0, 1), 0, labels, patients, seed=seed + s, validation=validation) for s in range(seeds)}

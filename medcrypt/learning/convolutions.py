@@ -59,7 +59,9 @@ class StandardizedConv2D(layers.Layer):
 # %% ../../nbs/api/42_convolutions.ipynb #4ccc50dd
 @keras.saving.register_keras_serializable(package="medcrypt")
 class PartialConv2D(StandardizedConv2D):
-    "Partial convolution of a weighted signal, its visible share in [0, 1] as the last channel: (n, h, w, c + 1) -> (n, h', w', filters), the new share among them."
+    """Partial convolution of a weighted signal, its visible share in [0, 1] as the last channel: (n, h, w, c + 1) -> (n, h', w', filters), the new share among them.
+
+    Signal and share may also come as two tensors in a list."""
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1,
         share: bool = True, # False: the last channel comes out as 0, for a branch that is added to another signal
@@ -68,15 +70,19 @@ class PartialConv2D(StandardizedConv2D):
         super().__init__(filters, kernel_size, strides, **kwargs)
         self.share, self.scale, self.offset = share, scale, offset
 
-    def build(self, input_shape): self._build(input_shape[-1] - 1, self.filters - 1)
+    def build(self, input_shape): self._build(input_shape[0][-1] if isinstance(input_shape[0], (tuple, list)) else input_shape[-1] - 1, self.filters - 1)
 
     def call(self, x):
+        parts = x if isinstance(x, (tuple, list)) else [x]
         k, window = self.standardized(), float(self.kernel_size ** 2)
         bias = ops.broadcast_to(ops.cast(self.bias, "float32") / window, (self.kernel_size, self.kernel_size, 1, self.filters - 1))
         bias, k = bias + self.offset * ops.sum(k, axis=2, keepdims=True), self.scale * k # offset * x's mask is offset * share
         count = ops.full((self.kernel_size, self.kernel_size, 1, 1), 1 / window if self.share else 0.0, dtype="float32")
-        whole = ops.concatenate([ops.concatenate([k, bias], 2), ops.concatenate([ops.zeros_like(k[..., :1]), count], 2)], 3)
-        return ops.conv(x, ops.cast(whole, x.dtype), strides=self.strides, padding="same")
+        kernels = [ops.concatenate([k, ops.zeros_like(k[..., :1])], 3), ops.concatenate([bias, count], 3)] # of the signal, of the share
+        if len(parts) == 1: kernels = [ops.concatenate(kernels, 2)]
+        return sum(ops.conv(part, ops.cast(kernel, part.dtype), strides=self.strides, padding="same") for part, kernel in zip(parts, kernels, strict=True))
+
+    def compute_output_shape(self, input_shape): return super().compute_output_shape(input_shape[0] if isinstance(input_shape[0], (tuple, list)) else input_shape)
 
     def get_config(self): return {**super().get_config(), "share": self.share, "scale": self.scale, "offset": self.offset}
 
@@ -94,10 +100,10 @@ class VisiblePooling2D(layers.Layer):
         self.whole = whole
 
     def call(self, x):
-        u, v = x[..., :-1], x[..., -1:]
-        if self.whole is not None: v = v / ops.reshape(ops.convert_to_tensor(self.whole, dtype=x.dtype), (1, *x.shape[1:3], 1))
-        mean = ops.mean(u, axis=(1, 2)) / ops.maximum(ops.mean(v, axis=(1, 2)), self.SMALLEST)
-        return ops.concatenate([mean, ops.max(u / ops.maximum(v, self.SMALLEST), axis=(1, 2))], axis=-1)
+        v = x[..., -1:]
+        if self.whole is not None: v = v * ops.convert_to_tensor(1 / np.asarray(self.whole, "float32")[None, :, :, None], dtype=x.dtype)
+        mean = ops.mean(x, axis=(1, 2)) / ops.maximum(ops.mean(v, axis=(1, 2)), self.SMALLEST)
+        return ops.concatenate([mean[:, :-1], ops.max(x / ops.maximum(v, self.SMALLEST), axis=(1, 2))[:, :-1]], axis=-1) # the share goes last, where there is least to copy
 
     def compute_output_shape(self, input_shape): return (input_shape[0], 2 * (input_shape[-1] - 1))
     def get_config(self): return {**super().get_config(), "whole": self.whole}

@@ -39,7 +39,8 @@ class _Network:
         scaling = {"scale": 4.0, "offset": -2.0}
         if self.mask != "partial": x = layers.Rescaling(**scaling, dtype=self.dtype, name="standardise")(x)
         self.whole = shares(self.whole, kernel, strides)
-        if self.mask != "none": x = layers.Concatenate(dtype=self.dtype)([layers.Multiply(dtype=self.dtype, name="hide")([x, m]), m])
+        if self.mask != "none": x = [layers.Multiply(dtype=self.dtype, name="hide")([x, m]), m]
+        if self.mask == "channel": x = layers.Concatenate(dtype=self.dtype)(x)
         x = self.convolve(x, filters, kernel, strides, centred=centred, **(scaling if self.mask == "partial" else {}))
         return self.activate(x), self.shrink(m, strides) if self.mask == "channel" else None
 

@@ -56,12 +56,13 @@ class ModelCard:
     trained_on: str     # title of the data set
     synthetic: bool     # the data set shows no patients
     thresholds: tuple | None = None # for each label the probability from which on it counts, chosen on validation pictures; None where there is none, and alone where no label has one
+    started: str = ""   # what its first weights had learned from, e.g. "8,000 CXR phantoms"; empty: from nothing
     flips: tuple = ("none",)        # of FLIPS: probabilities are averaged over them
     medcrypt: str = medcrypt.__version__ # version that wrote the card
 
     def __post_init__(self):
         for name in ("name", "trained_on", "medcrypt"): _words(name, getattr(self, name))
-        _words("modality", self.modality, 0)
+        for name in ("modality", "started"): _words(name, getattr(self, name), 0)
         for name, check in (("views", _view), ("labels", _words), ("flips", _flip)): object.__setattr__(self, name, _listed(name, getattr(self, name), check))
         if not isinstance(self.shape, (tuple, list)) or len(self.shape) != 2 or not all(type(side) is int and 1 <= side <= 1 << 14 for side in self.shape): raise ModelError(f"shape: needs two sides of 1 to {1 << 14} pixels, not {repr(self.shape)[:60]}")
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -72,7 +73,7 @@ class ModelCard:
         if not isinstance(self.preprocessing, dict): raise ModelError(f"preprocessing: needs named values, not {repr(self.preprocessing)[:60]}")
 
 # %% ../../nbs/api/42_model_card.ipynb #3e8413ea
-VERSION, CARD_BYTES = 1, 1 << 18 # more bytes than any card needs
+VERSION, CARD_BYTES = 2, 1 << 18 # more bytes than any card needs
 
 def to_json(card: ModelCard) -> bytes:
     "The card as JSON. Raises ModelError when its preprocessing is not JSON or the text is too long."

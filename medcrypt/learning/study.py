@@ -55,7 +55,7 @@ class Study:
     def index(self) -> pd.DataFrame: return pd.read_csv(self.run.index(self.dataset))
 
     @cached_property
-    def splits(self) -> dict: return plan(self.data.labels, self.data.patients, folds=self.profile.folds, seeds=self.profile.seeds, seed=self.seed, official=self.data.official)
+    def splits(self) -> dict: return plan(self.data.labels, self.data.patients, folds=self.profile.folds, seeds=self.profile.seeds, seed=self.seed, validation=self.profile.validation, official=self.data.official)
 
     @cached_property
     def recipe(self) -> Recipe: return recipe_of(self.data.facts, len(self.data), self.profile.epochs)
@@ -91,7 +91,8 @@ class Study:
         "What is saved with a job's model."
         facts, first = self.data.facts, views.find(job.evaluated_on[0])[0].name
         own = PIXELS if first in PIXELS and job.mask != "none" else (job.trained_on,) # a model of one key answers about that key alone
-        return ModelCard(job.model, own, self.shape(job), self._names(job) or (str(facts["label"]),), preprocessing=facts["preprocessing"], modality=facts["modality"], trained_on=facts["title"], synthetic=bool(facts["synthetic"]))
+        return ModelCard(job.model, own, self.shape(job), self._names(job) or (str(facts["label"]),), preprocessing=facts["preprocessing"], modality=facts["modality"], trained_on=facts["title"], synthetic=bool(facts["synthetic"]),
+                         started=f"{self.profile.pretrain:,} {facts['modality']} phantoms" if self.starts and fits_start(job) else "")
 
     def _names(self, job: Job) -> tuple: return tuple(self.data.findings) if job == self.findings_job() else ()
 
