@@ -101,6 +101,7 @@ class Profile:
     spread: bool         # each model and repetition is a step of its own, for many machines
     control_seeds: int   # repetitions of the models beside the Masked-CNN; at most seeds
     validation: float    # share of the images outside the tested fold on which thresholds are chosen; the rest is learned from
+    each_key: bool       # schemes with a key for each picture are attacked as well
     pretrain: int        # phantoms that networks for pictures that are not phantoms learn from first; 0 = none
 
     @property
@@ -115,10 +116,10 @@ _FULL = ("plain", "blocks-0.1", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blo
          "le", "le-each", "ele", "ele-each", "etc", "etc-each", "pixel", "pixel-each", "neuracrypt", "neuracrypt-each", "ecb", "ecb-each", "cbc-fixed-iv", "cbc", "codestream")
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False, 1, .2, 0),
-    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False, 3, .2, 2000),
-    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False, 2, .125, 16000),
-    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True, 5, .125, 16000))}
+    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False, 1, .2, False, 0),
+    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False, 3, .2, True, 2000),
+    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False, 2, .125, False, 16000),
+    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True, 5, .125, True, 16000))}
 
 def profile(
     name: str, # one of PROFILES

@@ -85,6 +85,8 @@ def test_filling_agrees_with_scikit_image():
     reference = np.stack([np.clip(inpaint_biharmonic(p.astype(float), ~m), 0, 1) for p, m in zip(pictures, holes)])
     assert np.abs(fill(pictures, holes, iterations=300) - reference)[~holes].mean() < .02
     assert np.array_equal(fill(pictures, np.ones_like(holes)), pictures) and np.isfinite(fill(pictures, np.zeros_like(holes))).all()
+    some = np.concatenate([0 * holes, 0 * holes, holes]).astype(bool); many = np.concatenate([pictures] * 3) # pictures are filled in groups: what nothing is seen of gets the mean of all
+    assert np.allclose(fill(many, some)[:4], many[some].mean(), atol=1e-5)
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(3, 12), st.integers(3, 12), st.integers(0, 2 ** 31))

@@ -11,7 +11,7 @@ from medcrypt.crypto import partial, resolution
 from medcrypt.crypto.envelope import EnvelopeError, ciphertext_size, parse, seal, seal_chunks, unseal
 from medcrypt.crypto.images import seal_image, unseal_image
 from medcrypt.crypto.keys import Key
-from medcrypt.crypto.padding import POLICIES, check_padding, padded_size, padme, power_of_two
+from medcrypt.crypto.padding import LARGEST, POLICIES, check_padding, padded_size, padme, power_of_two
 from medcrypt.imaging import jpeg2000
 from medcrypt.imaging.dicom import read_dicom
 from medcrypt.imaging.secondary import write_dicom
@@ -56,7 +56,7 @@ def test_number_of_sizes_in_a_range():
     assert len({padme(n) for n in sizes}) == 17 and {power_of_two(n) for n in sizes} == {1 << 14, 1 << 15}  # S = 4 bits after the first: 16 in the octave, and the next octave's first
 
 
-@pytest.mark.parametrize("pad_to", ("buckets", "", "Padme", "maximum", "12", -1))
+@pytest.mark.parametrize("pad_to", ("buckets", "", "Padme", "maximum", "12", -1, LARGEST + 1, 10 ** 400, 2.5, None, True))
 def test_what_is_no_padding(pad_to):
     for call in (lambda: check_padding(pad_to), lambda: padded_size(5, pad_to), lambda: seal(b"x", KEY, pad_to=pad_to)):
         with pytest.raises(EnvelopeError, match="pad_to") as error: call()
@@ -158,7 +158,7 @@ def test_too_few_bytes_name_the_file_and_leave_nothing(scans, tmp_path, capsys, 
     capsys.readouterr()
     assert command("encrypt", scans[0], "--key", tmp_path / "k.key", "-o", tmp_path / "a.mce", "--pad", "100", *how) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "0.dcm" in said and "more than 100 bytes" in said and not list(tmp_path.glob("*.mce*"))
+    assert said.count("\n") == 1 and "0.dcm" in said and "--pad: the plaintext has more than 100 bytes" in said and "pad_to" not in said and not list(tmp_path.glob("*.mce*"))
 
 
 @pytest.mark.parametrize("how", ([], ["--whole"]))
@@ -173,3 +173,12 @@ def test_going_on_compares_the_padding(scans, tmp_path, capsys, how):
             assert command(*words, *asked) == (0 if asked == made else 1) and (tmp_path / "a.mce").read_bytes() == before
             said = capsys.readouterr()
             assert "holds the same" in said.out if asked == made else "not this file's envelope" in said.err
+
+
+def test_a_number_of_bytes_for_which_there_is_no_room_is_refused_before_anything_is_written(scans, tmp_path, capsys, monkeypatch):
+    capsys.readouterr()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 5000}))
+    assert command("encrypt", scans[0], "--key", tmp_path / "k.key", "-o", tmp_path / "a.mce", "--pad", "5001") == 1
+    said = capsys.readouterr().err; assert "0.dcm" in said and "--pad 5001" in said and "5000 bytes left" in said
+    assert command("encrypt", scans[0], "--key", tmp_path / "k.key", "-o", tmp_path / "a.mce", "--pad", str(1 << 31), "--hide", ".5") == 1
+    said = capsys.readouterr().err; assert said.count("\n") == 1 and "sealed in memory" in said and not list(tmp_path.glob("*.mce*"))

@@ -23,9 +23,9 @@ def box(text: str) -> tuple:
 
 def padding(text: str) -> int | str:
     "A policy of crypto.padding, or a number of bytes."
-    from medcrypt.crypto.padding import POLICIES
+    from medcrypt.crypto.padding import LARGEST, POLICIES
     if text in POLICIES: return text
-    if not (text.isascii() and text.isdigit()) or int(text) < 1: raise argparse.ArgumentTypeError(f"{text!r} is not {', '.join(POLICIES)} or a whole number of bytes, 1 or more")
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or not 1 <= int(text) <= LARGEST: raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {', '.join(POLICIES)} or a whole number of bytes, 1 to {LARGEST}")
     return int(text)
 
 def path(text: str) -> Path:

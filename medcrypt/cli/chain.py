@@ -108,15 +108,15 @@ def _add(datasets: dict, config: DatasetConfig, p):
     size = config.size or (p.ct_size if config.modality == "CT" else p.cxr_size)
     if size < 16: raise ConfigError(f"{config.folder}: --size {size} is too small for the network, which needs 16 pixels or more")
     if config.block and 2 * config.block > size: raise ConfigError(f"{config.folder}: --block {config.block} is more than half of the picture's {size} pixels, so nothing could be hidden in part")
-    _check_rows(config, p.folds)
+    _check_rows(config, p.folds, p.validation)
     described = {k: (str(Path(v).resolve()) if k == "folder" else v) for k, v in asdict(replace(config, size=size)).items()}
     datasets[config.name] = {"kind": "folder", **described, "fingerprint": fingerprint(config.folder)}
 
 # %% ../../nbs/api/72_chain.ipynb #c1caa807
-def _check_rows(config: DatasetConfig, folds: int):
+def _check_rows(config: DatasetConfig, folds: int, validation: float):
     chosen = select(config).chosen
     files, labels, patients, parts = map(list, zip(*chosen))
-    if config.split == "official": plan(labels, patients, folds=1, seeds=1, seed=0, official=parts); return
+    if config.split == "official": plan(labels, patients, folds=1, seeds=1, seed=0, validation=validation, official=parts); return
     for value in (0, 1):
         patients = len({who for _, label, who, _ in chosen if label == value})
         if patients < 2 * folds: raise ConfigError(f"{config.folder}/labels.csv: {patients} patients with label {value}, and {folds} folds with validation need {2 * folds} or more")

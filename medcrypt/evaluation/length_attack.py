@@ -43,7 +43,7 @@ def padded(
     if policy == "maximum":
         if largest is None or size.size and size.max() > largest: raise LengthError(f"largest: {largest} is not the largest size; there is one of {size.max() if size.size else 0} bytes")
         made = np.full_like(size, largest)
-    else: made = np.array([padded_size(each, policy) for each in size.ravel().tolist()], np.int64).reshape(size.shape) # the product's own
+    else: made = np.array([padded_size(each, policy) for each in size.ravel().tolist()], np.int64).reshape(size.shape) # the product's functions; it pads the plaintext, so its ciphertext is a block longer
     return int(made) if made.ndim == 0 else made
 
 # %% ../../nbs/api/68_length_attack.ipynb #e6a29545

@@ -23,12 +23,12 @@ from .leakage import ssim
 from .observed import Observed, levels
 
 # %% ../../nbs/api/65_reconstruction.ipynb #d54dfec3
-def _averages(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray: # hidden pixels from the visible ones within Gaussian windows of growing width
+def _averages(pixels: np.ndarray, mask: np.ndarray, usual: float) -> np.ndarray: # hidden pixels from the visible ones within Gaussian windows of growing width
     visible, shown, result, missing, width = mask.astype("float32"), pixels * mask, pixels * mask, ~mask, 1.
     while missing.any() and width < 2 * max(pixels.shape[1:]):
         value, weight = (ndimage.gaussian_filter(a, (0, width, width), truncate=2, mode="nearest") for a in (shown, visible))
         near = missing & (weight > .05); result[near] = value[near] / weight[near]; missing = missing & ~near; width *= 2
-    result[missing] = shown.sum() / max(1., visible.sum()); return result
+    result[missing] = usual; return result # nothing is near
 
 def _laplace(a: np.ndarray) -> np.ndarray: # edges repeat
     found = -4 * a
@@ -36,16 +36,15 @@ def _laplace(a: np.ndarray) -> np.ndarray: # edges repeat
     for edge in ((slice(None), 0), (slice(None), -1), (..., 0), (..., -1)): found[edge] += a[edge]
     return found
 
-def _filled(pixels: np.ndarray, mask: np.ndarray, iterations: int) -> np.ndarray:
-    x, hidden = _averages(pixels, mask), (~mask).astype("float32")
+def _filled(pixels: np.ndarray, mask: np.ndarray, usual: float, iterations: int) -> np.ndarray:
+    x, hidden = _averages(pixels, mask, usual), (~mask).astype("float32")
     total = lambda a, b: np.einsum("nij,nij->n", a, b)[:, None, None]
     r = -_laplace(_laplace(x)) * hidden; step, size = r, total(r, r)
     for _ in range(iterations):
         turned = _laplace(_laplace(step)) * hidden
         length = size / np.maximum(total(step, turned), 1e-12)
         x, r = x + length * step, r - length * turned
-        size, before = total(r, r), size
-        step = r + size / np.maximum(before, 1e-12) * step
+        size, before = total(r, r), size; step = r + size / np.maximum(before, 1e-12) * step
     return np.where(mask, pixels, np.clip(x, 0, 1))
 
 def fill(
@@ -56,7 +55,8 @@ def fill(
     "Hidden pixels by biharmonic inpainting, float32 in [0, 1]; what is visible stays."
     pixels, mask, few = np.asarray(pixels, "float32"), np.asarray(mask, bool), 4 # at a time, so that they stay in the processor's cache
     if mask.all(): return pixels.copy()
-    return np.concatenate([_filled(pixels[i:i + few], mask[i:i + few], iterations) for i in range(0, len(pixels), few)])
+    usual = float(pixels[mask].mean()) if mask.any() else 0.0
+    return np.concatenate([_filled(pixels[i:i + few], mask[i:i + few], usual, iterations) for i in range(0, len(pixels), few)])
 
 # %% ../../nbs/api/65_reconstruction.ipynb #9b3667c6
 TILE = 4 # where a view has no tiles of its own
