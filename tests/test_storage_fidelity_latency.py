@@ -192,6 +192,14 @@ def test_measure_is_interleaved_and_keeps_the_first_call_apart():
     assert table.loc["b", ["ratio", "ratio_low", "ratio_high"]].tolist() == [10, 10, 10] # every round is ten times as long: the paired interval has no width
     assert table.loc["a then b", "median_ms"] == 22 and table.loc["a", "median_ms_low"] < table.loc["a", "median_ms_high"]
 
+@pytest.mark.parametrize("count", (1, 2, 3, 4, 5, 8))
+def test_each_stage_comes_after_each_other_one_equally_often(count):
+    log = []; stages = {str(n): (lambda n=n: log.append(n)) for n in range(count)}
+    measure(stages, repeats=2 * count - 1, warm=0)
+    rounds = np.reshape(log, (2 * count, count)); assert all(sorted(r) == list(range(count)) for r in rounds)
+    after = np.zeros((count, count), int); np.add.at(after, (rounds[:, :-1].ravel(), rounds[:, 1:].ravel()), 1)
+    assert (after[~np.eye(count, dtype=bool)] == 2).all() and not after.diagonal().any() and all((rounds[:, p] == n).sum() == 2 for p in range(count) for n in range(count))
+
 def test_a_failing_stage_is_not_hidden_and_gc_comes_back():
     import gc
     def fail(): raise OSError("disk")

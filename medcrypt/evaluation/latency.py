@@ -18,6 +18,11 @@ from ..core import MedcryptError, rng
 class LatencyError(MedcryptError):
     "Stages or a baseline that cannot be timed or compared."
 
+def _order(count: int, turn: int) -> list[int]: # of the stages in a round
+    zigzag = [0, *(n for pair in zip(range(1, count), range(count - 1, 0, -1)) for n in pair)][:count]
+    order = [(n + turn) % count for n in zigzag]
+    return order[::-1] if count % 2 and turn // count % 2 else order # an odd number needs both directions
+
 def measure(
     stages: dict[str, Callable], # name -> function without arguments
     *,
@@ -31,7 +36,7 @@ def measure(
     gc.collect(); gc.disable()
     try:
         for turn in range(1 + warm + repeats):
-            for name in names[turn % len(names):] + names[:turn % len(names)]:
+            for name in (names[n] for n in _order(len(names), turn)):
                 start = clock(); stages[name](); times[name].append((clock() - start) / 1e6)
     finally:
         if collecting: gc.enable()
