@@ -92,7 +92,7 @@ def plot_scaling(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}")); axes.grid()
         _title(axes, dataset, panel.drop(columns="n", errors="ignore")) # n counts rounds here
     rounds = f" (median of {points['n'].min()} rounds; bars: least, most)" if "n" in points else ""
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(2, len(panels)), title="slope between the two largest numbers of pictures [95 %]", title_fontsize=7.5, fontsize=7.5)
+    figure.legend(handles=keys, loc="outside lower center", ncols=max(n for n in (1, 2, 3) if len(panels) % n == 0), title="slope between the two largest numbers of pictures [95 %]", title_fontsize=7.5, fontsize=7.5)
     for axes in grid: axes.set_xlabel(f"pictures{rounds}")
     for axes in _left(grid): axes.set_ylabel("time of the whole path (ms)")
     return figure
