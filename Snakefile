@@ -67,7 +67,7 @@ rule data:
 rule encrypt:
     input: needs("20_encrypt"), "work/data/{dataset}.npz"
     output:
-        "work/vault/{dataset}.index.csv", "work/vault/{dataset}.ledger.sqlite", "work/keys/{dataset}.key", table("vault_{dataset}", "access_{dataset}"), figure("figure_pipeline_{dataset}", "figure_views_{dataset}"), "work/manifest/20_encrypt-{dataset}.json",
+        "work/vault/{dataset}.index.csv", "work/vault/{dataset}.ledger.sqlite", table("vault_{dataset}", "access_{dataset}"), figure("figure_pipeline_{dataset}", "figure_views_{dataset}"), "work/manifest/20_encrypt-{dataset}.json",
         notebook="notebooks/20_encrypt-{dataset}.ipynb",
     params: p=of_dataset
     threads: 1

@@ -237,6 +237,11 @@ def dry_run(out, *options):
     return done.returncode, done.stdout + done.stderr
 
 
+def test_no_step_owns_a_key():
+    "Snakemake deletes a step's outputs before it runs again: a key that is random for real pictures would go, and with it all that belongs to it."
+    assert "work/keys" not in (ROOT / "Snakefile").read_text() and "work/vault/{dataset}.index.csv" in (ROOT / "Snakefile").read_text()
+
+
 def test_the_workflow_has_a_rule_for_every_paper_notebook(tmp_path):
     prepare(tmp_path / "o", configure(["phantom"], "smoke"))
     code, text = dry_run(tmp_path / "o")
