@@ -99,7 +99,7 @@ class Profile:
     full_size: int       # full-size phantoms of each kind in the storage table
     limit: int           # most images taken from a folder, whole patients; 0 = all
     spread: bool         # each model and repetition is a step of its own, for many machines
-    control_seeds: int   # repetitions of the models beside the Masked-CNN; at most seeds
+    control_seeds: int   # repetitions of the models beside the Masked-CNN and beside those on ciphertext; at most seeds
     validation: float    # share of the images outside the tested fold on which thresholds are chosen; the rest is learned from
     each_key: bool       # schemes with a key for each picture are attacked as well
     pretrain: int        # phantoms that networks for pictures that are not phantoms learn from first; 0 = none

@@ -40,7 +40,7 @@ def test_every_chart_is_saved_alike_twice(name, tmp_path):
     for end in (".png", ".svg", ".csv"): assert paths[0].with_suffix(end).read_bytes() == paths[1].with_suffix(end).read_bytes(), end
     assert not is_blank(paths[0]) and sorted(os.listdir(runs[0].figures)) == sorted(f"{name}{end}" for end in (".png", ".svg", ".csv"))
 
-FIVE = ["radiographs (synthetic, 64 x 64)", "ct", "nih", "lidc", "folder"]
+FIVE = ["radiographs (synthetic, 64 x 64)", "ChestX-ray14 sample, effusion, pixels of the files", "nih", "LIDC-IDRI sample, malignancy, DICOM files", "folder"]
 wide = lambda frame, column="dataset": pd.concat([frame.assign(**{column: name}) for name in FIVE])
 MANY = {"many roc": lambda: charts.plot_roc(wide(CURVES)), "many ladder": lambda: charts.plot_ladder(wide(FRAME)), "many ratio": lambda: charts.plot_ratio(wide(FRAME)), "many storage": lambda: charts.plot_storage(wide(STORAGE, "group")),
         "many latency": lambda: charts.plot_latency(wide(LATENCY, "group")), "many frontier": lambda: frontier_charts.plot_frontier(wide(FRONTIER))}

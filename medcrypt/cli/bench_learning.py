@@ -126,7 +126,7 @@ def bench(
     rounds: int = 7,
     sizes: tuple = (48, 64), # sides of the pictures in pixels
     count: int = 1024,       # training pictures of a fit; rounded to whole batches
-    batch: int = 64,
+    batch: int = 32,         # Keras's own default, and that of recipes for fewer than 5,000 pictures
     width: int = 16,         # of masked_cnn.build
     products: int = 12,      # matrix products of a process in a round
     cores: int | None = None, # fits side by side; None: core.threads()

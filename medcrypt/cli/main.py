@@ -68,7 +68,7 @@ def bench(given: argparse.Namespace) -> int:
         return 0
     if given.what == "learning":
         from medcrypt.cli import bench_learning
-        print(bench_learning.words(bench_learning.bench(rounds=given.rounds, sizes=tuple(given.sizes), count=given.pictures, cores=given.cores, tick=lambda what: print(f"  {what}", file=sys.stderr, flush=True))))
+        print(bench_learning.words(bench_learning.bench(rounds=given.rounds, sizes=tuple(given.sizes), count=given.pictures, batch=given.batch, cores=given.cores, tick=lambda what: print(f"  {what}", file=sys.stderr, flush=True))))
         return 0
     if given.what == "evaluation":
         from medcrypt.cli import bench_evaluation
@@ -154,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--rounds", type=count, default=7, help="rounds, each with every way once; intervals need two or more (default: %(default)s)")
     q.add_argument("--pictures", type=count, default=1024, help="training pictures of a fit (default: %(default)s)")
     q.add_argument("--sizes", type=count, nargs="+", default=[48, 64], metavar="N", help="rows and columns of a picture, 16 or more (default: 48 64)")
+    q.add_argument("--batch", type=count, default=32, help="pictures in a training step (default: 32, as Keras has it)")
     q.add_argument("--cores", type=count, default=threads(), help="fits side by side (default: as many as processors, here %(default)s)")
 
     q = does.add_parser("evaluation", help="intervals of scores", description="Intervals of scores, against a loop over scikit-learn's AUC.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plot_roc', 'plot_ladder', 'plot_ratio', 'plot_storage', 'plot_latency', 'plot_fidelity']
 
-# %% ../../nbs/api/58_charts.ipynb #7a155859
+# %% ../../nbs/api/58_charts.ipynb #ba29e074
 import textwrap
 from typing import Iterator
 
@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .plots import PALETTE, SERIES, PlotError, format_number, new_figure, style, view_style
+from .plots import PALETTE, SERIES, PlotError, new_figure, style, view_style
 from .pictures import plot_architecture, plot_examples, plot_pipeline, with_holes
 
 # %% ../../nbs/api/58_charts.ipynb #66dc564d
@@ -147,10 +147,10 @@ def plot_storage(
         axes.barh(range(len(part)), part["size_mb"], xerr=_whiskers(part, "size_mb"), color=[PALETTE[colors.get(name, "sky")] for name in part["format"]], height=.62, error_kw={"capsize": 2, "ecolor": "#444444", "linewidth": 1})
         edge = (part["size_mb"] + _whiskers(part, "size_mb")[1]).to_numpy(float)
         for place, row in enumerate(part.itertuples()):
-            axes.annotate(f"{format_number(row.size_mb)} {unit} ({100 * row.ratio:.1f} %)", (edge[place], place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(f"{row.size_mb:.3g} {unit} ({100 * row.ratio:.1f} %)", (edge[place], place), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set(xlabel=f"mean {unit} per picture; % of the first bar", yticks=range(len(part)), yticklabels=[_FORMAT_NAMES.get(name, name) for name in part["format"]], ylim=(len(part) - .5, -.5), xlim=(0, 2.1 * edge.max()))
         axes.tick_params(axis="y", length=0); axes.xaxis.set_major_locator(MaxNLocator(5))
-        _title(axes, group, part)
+        _title(axes, group, part, 34)
     return figure
 
 # %% ../../nbs/api/58_charts.ipynb #138eb624
