@@ -74,6 +74,7 @@ class RunPaths:
     def ledger(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.ledger.sqlite"
     def predictions(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.csv"
     def findings(self, dataset: str) -> Path: return self.work / "predictions" / f"{dataset}.findings.csv"
+    def sealed(self, dataset: str) -> Path: return self.work / "vault" / f"{dataset}.sealed.jsonl" # of an archive's objects; no output of the chain, which would delete it
     def fits(self, dataset: str) -> Path: return self.work / "fits" / dataset
     def fit_list(self, dataset: str, model: str, repetition: int) -> Path: return self.fits(dataset) / f"{model}.{repetition}.list.csv"
     def storage(self, dataset: str) -> Path: return self.work / "storage" / f"{dataset}.csv"

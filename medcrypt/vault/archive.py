@@ -6,10 +6,11 @@
 __all__ = ['SEALED', 'FRESH', 'PARTLY', 'RULES', 'ROLES', 'split_name', 'object_of', 'sealing', 'first_sealing', 'policy',
            'Archive', 'open_archive', 'middle', 'scheme_key', 'seal_all', 'fill']
 
-# %% ../../nbs/api/33_archive.ipynb #2b2839cb
-import re
+# %% ../../nbs/api/33_archive.ipynb #dab10b70
+import inspect, re
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..crypto import images, partial, regions, resolution, scrambled
 from ..crypto.envelope import parse
 from ..crypto.keys import Key, derive, load_key, new_key, write_key
 from .contract import Contract, Decision
+from .journal import Journal
 from .ledger import ContractError
 from .requests import public_key_of, sign_request
 from .rules import Policy, Rule, Subject
@@ -98,6 +100,11 @@ class Archive:
         decision = self.ask(action, list(objects), role=role, purpose=purpose)
         return list(self.contract.fetch(self.store(view), decision, list(objects)))
 
+    def keep_only(self, objects: Iterable[str]): # names
+        "Remove every other object from the stores. Raises StoreError."
+        names = list(objects)
+        for store in (self.vault, self.readable): store.collect(store.garbage(names, older_than_s=0))
+
 def open_archive(run: RunPaths, dataset: str) -> Archive:
     "The archive of one data set of a run; made where it does not exist."
     files = {role: run.subject_key(dataset, role) for role in ROLES}
@@ -147,6 +154,10 @@ def _readable(name: str, envelope: bytes) -> float:
     if name in SEALED: return 0.
     return float(partial.public_layer(envelope)[1].mean()) if split_name(name)[0] in ("plain", "blocks", "roi") else 1.
 
+def _stored(archive: Archive, name: str, image: int, repetition: int, envelope: bytes) -> dict:
+    parts = parse(envelope)
+    return {"view": sealing(name, repetition), "image": image, "name": archive.store(name).put(envelope), "size_bytes": len(envelope), "ciphertext_bytes": len(parts.ciphertext), "overhead_bytes": parts.overhead_bytes, "readable": _readable(name, envelope)}
+
 def fill(
     archive: Archive,
     pictures: np.ndarray, # (n, rows, columns) uint8 or uint16
@@ -156,25 +167,31 @@ def fill(
     random: Callable[[int], bytes],
     region: Callable[[np.ndarray], np.ndarray] | None = None,
     repetitions: int = 1, # of the experiments: how often what is FRESH is sealed
+    journal: Path | None = None, # file that remembers what was sealed: objects that are still there are not sealed again
     tick: Callable[[], None] = lambda: None, # called after each picture, in each repetition
 ) -> list[dict]:
-    "Encrypt and store every picture in every form that the views look at; rows (view, image, name, size_bytes, ciphertext_bytes, overhead_bytes, readable) of the index, view being the object's name (see sealing). Raises ConfigError, ContractError."
+    "Encrypt and store every picture in every form that the views look at; rows (view, image, name, size_bytes, ciphertext_bytes, overhead_bytes, readable) of the index, view being the object's name (see sealing). Raises ConfigError, ContractError, JournalError."
     wanted = {object_of(view) for view in views}
     archive.ask("store", [], role="archivist", purpose="archiving")
-    rows = []
-    def keep(name: str, image: int, envelope: bytes, repetition: int = 0):
-        parts = parse(envelope)
-        rows.append({"view": sealing(name, repetition), "image": image, "name": archive.store(name).put(envelope), "size_bytes": len(envelope), "ciphertext_bytes": len(parts.ciphertext), "overhead_bytes": parts.overhead_bytes,
-                     "readable": _readable(name, envelope)})
+    rows, book, common = [], Journal(journal, key), {"bits": bits, "source": "".join(map(inspect.getsource, (seal_all, scheme_key)))}
+    def keep(make: Callable[[], dict[str, bytes]], image: int, pixels: np.ndarray, repetition: int = 0, **how):
+        of = book.name(pixels, image=image, repetition=repetition, **common, **how)
+        found = book.find(of)
+        if found is None or not all(row["name"] in archive.store(first_sealing(row["view"])) for row in found):
+            found = [_stored(archive, name, image, repetition, envelope) for name, envelope in make().items()]
+            book.add(of, found)
+        rows.extend(found)
     for image, pixels in enumerate(pictures):
-        for name, envelope in seal_all(pixels, key, views=views, block=block, bits=bits, random=random, region=region).items(): keep(name, image, envelope)
+        hidden = np.packbits((region or middle)(pixels)).tobytes().hex() if "roi" in wanted else ""
+        keep(lambda: seal_all(pixels, key, views=views, block=block, bits=bits, random=random, region=region), image, pixels, views=sorted(wanted), block=block, region=hidden)
         tick()
     longest = max(r["ciphertext_bytes"] for r in rows if r["view"] == "jpeg2000")
     forms = {"codestream": {"pad_to": longest}, "cbc": {"codec": "raw"}}
     for repetition in range(repetitions):
         for image, pixels in enumerate(pictures):
             for name, options in forms.items():
-                if name in wanted and (repetition or name == "codestream"): keep(name, image, images.seal_image(pixels, key, image_id=random(16).hex(), bits=bits, random=random, **options), repetition)
+                if name not in wanted or not repetition and name != "codestream": continue
+                keep(lambda: {name: images.seal_image(pixels, key, image_id=random(16).hex(), bits=bits, random=random, **options)}, image, pixels, repetition, form=name, **options)
             if repetition: tick()
     archive.ask("store", [r["name"] for r in rows], role="archivist", purpose="archiving")
     return rows
