@@ -227,7 +227,7 @@ def progress(
 ) -> tqdm:
     "Progress counter: call `.update()` after each step, `.close()` at the end; prints count, elapsed and remaining time."
     shown = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]" if total else "{desc}: {n_fmt} [{elapsed}]"
-    return tqdm(total=total or None, desc=what, mininterval=every_s, maxinterval=every_s, delay=2, file=sys.stdout, ascii=True, leave=False, bar_format=shown)
+    return tqdm(total=total or None, desc=what, mininterval=every_s, maxinterval=every_s, delay=2, file=sys.stdout, ascii=True, leave=False, position=0, bar_format=shown)
 
 def threads() -> int:
     "Threads that this step may use: $MEDCRYPT_THREADS, which the chain sets, else the processors this process may run on."

@@ -359,3 +359,15 @@ def test_a_table_beside_somebody_elses_record_is_kept(tmp_path, record):
     (tmp_path / "phantoms.json").write_text(record); (tmp_path / "labels.csv").write_text("precious")
     with pytest.raises(ConfigError, match="phantoms.json"): phantom.write_phantoms(tmp_path, "ct", 2, seed=1, size=48)
     assert (tmp_path / "labels.csv").read_text() == "precious"
+
+
+def test_progress_inside_progress_leaves_no_escape_codes(capsys):
+    from medcrypt.core import progress
+    with progress(2, "outer", every_s=0) as outer:
+        for _ in range(2):
+            with progress(3, "inner", every_s=0) as inner:
+                outer.delay = inner.delay = inner.start_t = outer.start_t = 0 # shown from the first step
+                for _ in range(3): inner.update(); inner.refresh()
+            outer.update(); outer.refresh()
+    shown = capsys.readouterr().out
+    assert "inner: 3/3" in shown and "outer: 2/2" in shown and "\x1b" not in shown and "\n" not in shown.strip()
