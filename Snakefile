@@ -61,7 +61,7 @@ rule data:
         notebook="notebooks/10_data-{dataset}.ipynb",
     params: p=lambda w: json.dumps({**COMMON, "dataset": w.dataset, "settings": json.dumps(config["datasets"][w.dataset], sort_keys=True)}, sort_keys=True)
     threads: 1
-    shell: step("10_data", "-{wildcards.dataset}")
+    shell: step("10_data", "-{wildcards.dataset}", cell_hours=240)
 
 
 rule encrypt:
@@ -71,7 +71,7 @@ rule encrypt:
         notebook="notebooks/20_encrypt-{dataset}.ipynb",
     params: p=of_dataset
     threads: 1
-    shell: step("20_encrypt", "-{wildcards.dataset}")
+    shell: step("20_encrypt", "-{wildcards.dataset}", cell_hours=240)  # of a whole collection
 
 
 rule storage:

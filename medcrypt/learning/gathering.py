@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IN_MEMORY', 'GatheringError', 'room', 'gather']
 
-# %% ../../nbs/api/41_gathering.ipynb #71676ba4
-import math, os, tempfile
+# %% ../../nbs/api/41_gathering.ipynb #e72579bd
+import errno, math, os, tempfile
 from pathlib import Path
 from typing import Iterable
 
@@ -25,12 +25,15 @@ def room(
     dtype,
     folder: Path, # where a large one is kept
 ) -> np.ndarray:
-    "An array to be filled, in memory or in a file that ends with the process. Raises GatheringError when the disk has no room for it."
+    "An array to be filled, in memory or in a file that ends with the process. Raises GatheringError when the disk has no room for it, where the system can tell."
     dtype = np.dtype(dtype); size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY: return np.empty(shape, dtype)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"): os.posix_fallocate(file.fileno(), 0, size) # else a full disk kills the process when it is written to
+            try: os.posix_fallocate(file.fileno(), 0, size) # else a full disk kills the process when it is written to
+            except AttributeError: pass # macOS has no such call
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL): raise # nor have some file systems
             return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
     except OSError as error: raise GatheringError(f"{folder}: no room for {size / 1e9:.3g} GB of what a model sees ({error.strerror or error})") from None
 
@@ -42,6 +45,7 @@ def gather(
     "The arrays of all parts as one, along the first axis. Raises GatheringError."
     whole, done = None, 0
     for part in parts:
+        if len({len(a) for a in part}) != 1: raise GatheringError(f"a part of {', '.join(str(len(a)) for a in part)} pictures")
         whole = whole or tuple(room((count, *a.shape[1:]), a.dtype, folder) for a in part)
         for array, piece in zip(whole, part):
             if piece.shape[1:] != array.shape[1:]: raise GatheringError(f"objects of different shapes {sorted({piece.shape[1:], array.shape[1:]})}")

@@ -87,7 +87,7 @@ class Study:
         "(pixels (n, rows, columns), mask) of all pictures through a view, by the contract and without a key; of ciphertext, that of a repetition. A whole collection's may lie in a file. Raises ContractError, GatheringError, StoreError, ViewError."
         name = object_of(view)
         names = self.index[self.index["view"] == sealing(name, repetition)].sort_values("image")["name"].tolist()
-        if not names: raise views.ViewError(f"view {view!r}: no objects")
+        if not names: raise views.ViewError(f"view {view!r}: {self.run.index(self.dataset)} has no objects for repetition {repetition}; run 20_encrypt again")
         parts = (views.views(view, self._archive.fetch(name, names[at:at + AT_ONCE]), workers=threads()) for at in range(0, len(names), AT_ONCE))
         return gather(parts, len(names), self.run.work)
 
@@ -127,7 +127,7 @@ class Study:
     ) -> pd.DataFrame:
         "Rows of ladder.cross_validate; fits whatever is not there yet. Networks on ciphertext see another sealing in each repetition. Raises TrainingError."
         seen, names, repetitions = {} if seen is None else seen, self._names(job), self.repetitions(job) if repetitions is None else repetitions
-        if job.trained_on in FRESH:
+        if set(map(object_of, (job.trained_on, *job.evaluated_on))) & set(FRESH):
             seen = {}
             if len(repetitions) > 1: return pd.concat([self.fit(job, choose_threshold=choose_threshold, repetitions=(r,), tick=tick) for r in repetitions], ignore_index=True)
         for view in (job.trained_on, *job.evaluated_on):

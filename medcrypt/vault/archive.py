@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['SEALED', 'FRESH', 'PARTLY', 'RULES', 'ROLES', 'split_name', 'object_of', 'sealing', 'first_sealing', 'policy',
-           'Archive', 'open_archive', 'middle', 'scheme_key', 'seal_all', 'fill']
+           'Archive', 'open_archive', 'master_key', 'middle', 'scheme_key', 'seal_all', 'fill']
 
-# %% ../../nbs/api/33_archive.ipynb #dab10b70
+# %% ../../nbs/api/33_archive.ipynb #f5228b34
 import inspect, re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable
 
 import numpy as np
 
-from ..core import ConfigError, RunPaths
+from ..core import ConfigError, RunPaths, write_bytes
 from ..crypto import images, partial, regions, resolution, scrambled
 from ..crypto.envelope import parse
 from ..crypto.keys import Key, derive, load_key, new_key, write_key
+from .backend import ObjectDamaged, ObjectMissing
 from .contract import Contract, Decision
 from .journal import Journal
 from .ledger import ContractError
@@ -100,16 +101,26 @@ class Archive:
         decision = self.ask(action, list(objects), role=role, purpose=purpose)
         return list(self.contract.fetch(self.store(view), decision, list(objects)))
 
-    def keep_only(self, objects: Iterable[str]): # names
-        "Remove every other object from the stores. Raises StoreError."
-        names = list(objects)
-        for store in (self.vault, self.readable): store.collect(store.garbage(names, older_than_s=0))
-
 def open_archive(run: RunPaths, dataset: str) -> Archive:
     "The archive of one data set of a run; made where it does not exist."
     files = {role: run.subject_key(dataset, role) for role in ROLES}
     keys = {role: load_key(file) if file.exists() else write_key(file) for role, file in files.items()}
     return Archive(dataset, Store(str(run.vault(dataset))), Store(str(run.readable(dataset))), Contract(run.ledger(dataset), policy(dataset, keys)), keys)
+
+# %% ../../nbs/api/33_archive.ipynb #91194d39
+def master_key(
+    run: RunPaths,
+    dataset: str,
+    public: Key | None = None, # of synthetic pictures: a key that everybody may know; None: a random one
+) -> Key:
+    "The master key of a data set of a run; its file is made, or made anew where it is of the other kind. Raises KeyFileError."
+    file = run.master_key(dataset); mark = file.with_name(f"{file.name}.public")
+    if file.exists() and (mark.exists() != (public is not None) or public is not None and load_key(file) != public): file.unlink()
+    if not file.exists():
+        if public is None: mark.unlink(missing_ok=True)
+        else: write_bytes(mark, b"This key follows from the run's seed. Anybody can make it.\n")
+        write_key(file, public)
+    return load_key(file)
 
 # %% ../../nbs/api/33_archive.ipynb #fa531e7a
 def middle(
@@ -158,6 +169,17 @@ def _stored(archive: Archive, name: str, image: int, repetition: int, envelope: 
     parts = parse(envelope)
     return {"view": sealing(name, repetition), "image": image, "name": archive.store(name).put(envelope), "size_bytes": len(envelope), "ciphertext_bytes": len(parts.ciphertext), "overhead_bytes": parts.overhead_bytes, "readable": _readable(name, envelope)}
 
+def _sound(archive: Archive, row: dict) -> bool:
+    # whether its object is there, undamaged; a damaged one is removed
+    store = archive.store(first_sealing(row["view"]))
+    try: return len(store.get(row["name"])) == row["size_bytes"]
+    except ObjectMissing: return False
+    except ObjectDamaged: store.delete([row["name"]]); return False
+
+def _remove(archive: Archive, row: dict):
+    store = archive.store(first_sealing(row["view"]))
+    if row["name"] in store: store.delete([row["name"]])
+
 def fill(
     archive: Archive,
     pictures: np.ndarray, # (n, rows, columns) uint8 or uint16
@@ -167,17 +189,18 @@ def fill(
     random: Callable[[int], bytes],
     region: Callable[[np.ndarray], np.ndarray] | None = None,
     repetitions: int = 1, # of the experiments: how often what is FRESH is sealed
-    journal: Path | None = None, # file that remembers what was sealed: objects that are still there are not sealed again
+    journal: Path | None = None, # file that remembers what was sealed: objects that are still there are not sealed again, and those that are not wanted any more are removed
+    experiment: int = 0,  # another number: everything is sealed again, whatever the journal says
     tick: Callable[[], None] = lambda: None, # called after each picture, in each repetition
 ) -> list[dict]:
-    "Encrypt and store every picture in every form that the views look at; rows (view, image, name, size_bytes, ciphertext_bytes, overhead_bytes, readable) of the index, view being the object's name (see sealing). Raises ConfigError, ContractError, JournalError."
+    "Encrypt and store every picture in every form that the views look at; rows (view, image, name, size_bytes, ciphertext_bytes, overhead_bytes, readable) of the index, view being the object's name (see sealing). Raises ConfigError, ContractError, JournalError, StoreError."
     wanted = {object_of(view) for view in views}
     archive.ask("store", [], role="archivist", purpose="archiving")
-    rows, book, common = [], Journal(journal, key), {"bits": bits, "source": "".join(map(inspect.getsource, (seal_all, scheme_key)))}
+    rows, book, common = [], Journal(journal, key), {"experiment": experiment, "bits": bits, "source": "".join(map(inspect.getsource, (seal_all, scheme_key, sealing, _stored, _readable)))}
     def keep(make: Callable[[], dict[str, bytes]], image: int, pixels: np.ndarray, repetition: int = 0, **how):
         of = book.name(pixels, image=image, repetition=repetition, **common, **how)
         found = book.find(of)
-        if found is None or not all(row["name"] in archive.store(first_sealing(row["view"])) for row in found):
+        if found is None or not all(_sound(archive, row) for row in found):
             found = [_stored(archive, name, image, repetition, envelope) for name, envelope in make().items()]
             book.add(of, found)
         rows.extend(found)
@@ -194,4 +217,8 @@ def fill(
                 keep(lambda: {name: images.seal_image(pixels, key, image_id=random(16).hex(), bits=bits, random=random, **options)}, image, pixels, repetition, form=name, **options)
             if repetition: tick()
     archive.ask("store", [r["name"] for r in rows], role="archivist", purpose="archiving")
+    kept = {row["name"] for row in rows}
+    for row in book.others():
+        if row["name"] not in kept: _remove(archive, row)
+    book.forget_others()
     return rows

@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['JournalError', 'sealing_code', 'Journal']
 
-# %% ../../nbs/api/33_journal.ipynb #2e82d4ec
+# %% ../../nbs/api/33_journal.ipynb #81cb9550
 import hashlib, hmac, json
 from pathlib import Path
 
 import numpy as np
 
 from .. import crypto
-from ..core import MedcryptError
+from ..core import MedcryptError, write_bytes
 from ..crypto.keys import Key, derive
-from ..imaging import jpeg2000
+from ..imaging import codestream, htj2k, jpeg2000, openjpeg
 
 # %% ../../nbs/api/33_journal.ipynb #4356b836
 class JournalError(MedcryptError):
     "A journal that cannot be read or written."
 
 def sealing_code() -> str:
-    "SHA-256 over the sources that seal: the package `crypto` and the codec."
-    files = sorted(Path(crypto.__file__).parent.glob("*.py")) + [Path(jpeg2000.__file__)]
-    return hashlib.sha256(b"".join(f"{f.name} {f.stat().st_size}\n".encode() + f.read_bytes() for f in files)).hexdigest()
+    "SHA-256 over what seals: the sources of the package `crypto` and of the codec, and OpenJPEG's version. Raises CodecError where that is missing."
+    files = sorted(Path(crypto.__file__).parent.glob("*.py")) + [Path(m.__file__) for m in (codestream, htj2k, jpeg2000, openjpeg)]
+    return hashlib.sha256(openjpeg.load()[2].version.encode() + b"".join(f"{f.name} {f.stat().st_size}\n".encode() + f.read_bytes() for f in files)).hexdigest()
 
 class Journal:
     "Rows of an archive's index by what was sealed; one line of JSON for each group. Raises JournalError."
@@ -32,12 +32,13 @@ class Journal:
         path: Path | None, # file, made with the first line; None remembers nothing
         key: Key,          # of the data set
     ):
-        self.path, self._key, self._code, self._rows = path, derive(key, b"", "medcrypt journal 1"), sealing_code(), {}
+        self.path, self._key, self._code, self._rows, self._used = path, derive(key, b"", "medcrypt journal 1"), sealing_code(), {}, set()
         try: lines = path.read_bytes().split(b"\n") if path and path.exists() else []
         except OSError as error: raise JournalError(f"{path}: cannot be read ({error.strerror})") from None
         for line in lines:
-            try: made = json.loads(line); self._rows[made["of"]] = made["rows"]
+            try: made = json.loads(line); of, rows, tag = made["of"], made["rows"], made["tag"]
             except (ValueError, TypeError, KeyError): continue # the last line of a run that was killed
+            if isinstance(of, str) and isinstance(tag, str) and hmac.compare_digest(self._tag(of, rows).encode(), tag.encode()): self._rows[of] = rows
 
     def __repr__(self) -> str: return f"Journal({str(self.path)!r})"
 
@@ -45,19 +46,37 @@ class Journal:
              **how) -> str:            # JSON values: whatever else the objects depend on
         "Keyed hash (HMAC-SHA256, hexadecimal) of a picture and how it is sealed."
         what = json.dumps([self._code, pixels.dtype.str, pixels.shape, how], sort_keys=True).encode()
-        return hmac.new(self._key, what + b"\0" + np.ascontiguousarray(pixels).tobytes(), hashlib.sha256).hexdigest()
+        return self._hmac(what + b"\0" + np.ascontiguousarray(pixels).tobytes())
+
+    def _hmac(self, data: bytes) -> str: return hmac.new(self._key, data, hashlib.sha256).hexdigest()
+
+    def _tag(self, of: str, rows) -> str: return self._hmac(b"rows " + json.dumps([of, rows], sort_keys=True).encode())
+
+    def _line(self, of: str, rows: list[dict]) -> bytes: return json.dumps({"of": of, "rows": rows, "tag": self._tag(of, rows)}).encode() + b"\n"
 
     def find(self, of: str) -> list[dict] | None:
-        "The rows that were added under a name; None where there are none."
+        "The rows that were added under a name; None where there are none, or other ones than this key vouches for."
+        self._used.add(of)
         return self._rows.get(of)
 
     def add(self, of: str, rows: list[dict]):
         "Remember rows."
-        self._rows[of] = rows
+        self._used.add(of); self._rows[of] = rows
         if self.path is None: return
         try:
             with open(self.path, "a+b") as file:
                 start = file.seek(0, 2)
                 torn = start and (file.seek(start - 1), file.read(1))[1] != b"\n"
-                file.write(b"\n" * torn + json.dumps({"of": of, "rows": rows}).encode() + b"\n")
+                file.write(b"\n" * torn + self._line(of, rows))
+        except OSError as error: raise JournalError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def others(self) -> list[dict]:
+        "The rows that were neither looked for nor added since it was opened."
+        return [row for of, rows in self._rows.items() if of not in self._used for row in rows]
+
+    def forget_others(self):
+        "Remember nothing of them: the file is written anew."
+        self._rows = {of: rows for of, rows in self._rows.items() if of in self._used}
+        if self.path is None or not self.path.exists(): return
+        try: write_bytes(self.path, b"".join(self._line(of, rows) for of, rows in self._rows.items()))
         except OSError as error: raise JournalError(f"{self.path}: cannot be written ({error.strerror})") from None
