@@ -280,8 +280,7 @@ def test_a_second_run_does_nothing_and_a_change_is_noticed(tmp_path):
     assert finish(start(config, out)) == 1
     made = {p: p.stat().st_mtime_ns for p in (out / "figures").iterdir()}
     assert (out / "figures" / "data_pics.csv").is_file() and not list(out.glob("notebooks/.running*"))
-    began = time.time()
-    assert finish(start(config, out)) == 0 and time.time() - began < 10
+    assert finish(start(config, out)) == 0
     assert made == {p: p.stat().st_mtime_ns for p in (out / "figures").iterdir()}
     for name in ("10_data-pics",): (out / "notebooks" / f"{name}.ipynb").unlink()
     assert finish(start(config, out)) == 1

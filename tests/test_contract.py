@@ -277,7 +277,7 @@ def test_one_request_sent_by_many_at_once_is_granted_once(tmp_path):
 
 def test_ten_thousand_objects_are_one_small_row(contract):
     names = [object_name(str(i).encode()) for i in range(10000)]; request = signed(contract, objects=names + names[:5])
-    start = time.perf_counter(); decision = contract.request(request, time=NOW); seconds = time.perf_counter() - start
+    start = time.process_time(); decision = contract.request(request, time=NOW); seconds = time.process_time() - start
     row, = contract.ledger.rows()
     assert row["objects"] == 10000 and len(json.dumps(row)) < 1500 and seconds < 2 and not any(n in json.dumps(row) for n in names[:50])
     assert decision.objects == tuple(sorted(names)) and names[0] not in repr(decision) + repr(request)

@@ -84,9 +84,9 @@ def test_garbage_is_refused(data):
 def test_size_is_checked_before_memory_is_taken():
     codestream = encode(picture(48, 40, 8))
     bomb = codestream[:8] + struct.pack(">II", 60000, 60000) + codestream[16:24] + struct.pack(">II", 60000, 60000) + codestream[32:]
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CodecError, match="60000 x 60000"): decode(bomb)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def header_with(codestream, *, side=None, tile=None, components=1, precinct=None, block=None, layers=1, subsampling=None):
@@ -109,9 +109,9 @@ def header_with(codestream, *, side=None, tile=None, components=1, precinct=None
     (dict(side=2000, precinct=4, layers=60000), "packets"), (dict(side=250, tile=1, components=2000), "lacks tiles"), (dict(side=5000, components=6), "samples"),
     (dict(side=65000, components=2, subsampling=1), "samples"), (dict(side=65000, tile=1), "samples"), (dict(side=10000, tile=1), "lacks tiles")])
 def test_cost_is_checked_before_memory_is_taken(claim, word):
-    bomb, start = header_with(encode(picture(64, 64, 8)), **claim), time.perf_counter()
+    bomb, start = header_with(encode(picture(64, 64, 8)), **claim), time.process_time()
     with pytest.raises(CodecError, match=word): decode(bomb)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_many_tiles_are_counted_without_decoding_them():

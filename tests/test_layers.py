@@ -282,9 +282,9 @@ def test_endless_packet_lengths_cost_nothing():
     more = b"".join(struct.pack(">HHB", PLT, 65535, k) + b"\xff" * 65532 for k in range(200))
     bomb = bytearray(codestream[:at] + more + codestream[at:])
     bomb[part.start + 6:part.start + 10] = struct.pack(">I", part.end - part.start + len(more))
-    start = time.perf_counter()
+    start = time.process_time()
     refuse(bytes(bomb), "damaged")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_claims_of_billions_of_packets_cost_nothing():
@@ -294,9 +294,9 @@ def test_claims_of_billions_of_packets_cost_nothing():
     codestream[at + 6:at + 8] = b"\xff\xff"
     codestream[at + 4] |= 1; codestream[at + 2:at + 4] = struct.pack(">H", 18); codestream[at + 14:at + 14] = b"\x11" * 6
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     refuse(bytes(codestream), "packet ends")
-    assert time.perf_counter() - start < 1 and tracemalloc.get_traced_memory()[1] < 2**21
+    assert time.process_time() - start < 1 and tracemalloc.get_traced_memory()[1] < 2**21
     tracemalloc.stop()
 
 

@@ -174,7 +174,7 @@ def test_large_sizes_show_the_same_patient_in_more_pixels():
 def test_speed_in_one_process():
     for make, limit_s in ((lambda i: radiograph(i, None, 256), 0.18), (lambda i: ct_slice(i, 128), 0.09)):
         make(0); times = []
-        for i in range(12): start = time.perf_counter(); make(i); times.append(time.perf_counter() - start)
+        for i in range(12): start = time.process_time(); make(i); times.append(time.process_time() - start)
         assert np.median(times) < limit_s
 
 
