@@ -198,6 +198,14 @@ def test_of_real_pictures_only_tables_and_plots_are_published(tmp_path):
     assert "`medcrypt reproduce --profile sample`" in text and "figure_roc.png" in text and "figure_views" not in text and not (tmp_path / "README.md").exists()
 
 
+@pytest.mark.parametrize("last", ["figure_roc", "figure_views_pics"])
+def test_a_page_without_pictures_is_the_page_of_a_run_without_them(last):
+    from medcrypt.cli.publish import _of_collections
+    page = lambda *names: "\n".join(["# Run", "", "## Claims", "", "## Figures", "", *(f"### {name}\n\n![{name}]({name}.png)\n" for name in names)])
+    shown = _of_collections(page("figure_examples_pics", "figure_ladder", last), "Made by `x`.")
+    assert shown == _of_collections(page("figure_ladder", *(n for n in (last,) if "views" not in n)), "Made by `x`.") and "views" not in shown and shown.endswith(")\n") # else it would be stale at once
+
+
 def test_publishing_loses_and_tells_nothing(tmp_path):
     run, old = RunPaths(tmp_path / "run"), tmp_path / "figures" / "sample"
     write_json(run.config, configure([str(folder_of_pictures(tmp_path))], "smoke"))

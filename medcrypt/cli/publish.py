@@ -24,7 +24,7 @@ SHOW_PIXELS = ("figure_attacks_", "figure_examples_", "figure_pipeline_", "figur
 
 def _without_pictures(overview: str) -> str:
     sections = re.split(r"(?m)^(?=### )", overview)
-    return "".join(s for s in sections if not s.removeprefix("### ").startswith(SHOW_PIXELS))
+    return "".join(s for s in sections if not s.removeprefix("### ").startswith(SHOW_PIXELS)).rstrip("\n") + "\n"
 
 def _of_collections(overview: str, how: str) -> str: # how: the sentences that say what made it
     return _without_pictures(overview).replace("\n## Claims\n", f"\n{how}\n\n## Claims\n", 1)
