@@ -253,7 +253,7 @@ def test_tables_of_a_run_are_read_and_a_missing_one_is_named(tmp_path):
 
 def test_reasons_say_what_the_length_tells_and_who_is_found():
     found = ledger(tables(**WHOLE)).set_index("id")
-    assert "Its length alone tells: A, AUC 0.600" in found.reason["T1-nih-enc"] and "Padding (padme) shuts that for 3 % more bytes" in found.reason["T1-nih-enc"]
+    assert "Its length alone tells: A, AUC 0.600" in found.reason["T1-nih-enc"] and "Padding (padme) brings that to within 0.05 of guessing for 3 % more bytes" in found.reason["T1-nih-enc"]
     assert "rank 1 in 30% (bad)" in found.reason["recon"] and "What the model can learn from can be reconstructed: 2 of 2" in found.reason["recon"]
     assert "Base85 text is 25% larger" in found.reason["overhead"] and "81 % smaller and 73 % smaller" in found.reason["overhead"]
     assert "decrypting path: 1.30 [1.29, 1.31] times plain" in found.measured["latency"]
@@ -295,7 +295,7 @@ def test_a_share_without_an_interval_decides_nothing():
 
 
 @pytest.mark.parametrize("length, words", [
-    ([("none", .6, 0.), ("padme", .52, 1.), ("maximum", .5, 9.)], ["tells: A, AUC 0.600", "Padding (padme) shuts that for 1 %"]), ([("none", .6, 0.), ("padme", .5401, 1.), ("maximum", .5, 9.)], ["Padding (maximum) shuts that for 9 %"]),
+    ([("none", .6, 0.), ("padme", .52, 1.), ("maximum", .5, 9.)], ["tells: A, AUC 0.600", "Padding (padme) brings that to within 0.05 of guessing for 1 %"]), ([("none", .6, 0.), ("padme", .5401, 1.), ("maximum", .5, 9.)], ["Padding (maximum) brings that to within 0.05 of guessing for 9 %"]),
     ([("none", .6, 0.), ("padme", .56, 1.)], ["With padding (padme): A, AUC 0.560 [0.550, 0.570], it still tells"]), ([("none", .505, 0.)], ["Its length alone may tell: A, AUC 0.505"]), ([("none", .6, 0.), ("padme", .5, 1.)], ["[0.490, 0.510]"])])
 def test_what_the_length_tells_goes_by_whole_intervals(length, words):
     reason = finding("T1-nih-enc", length=length).reason

@@ -343,6 +343,8 @@ def test_the_control_is_a_mean_of_draws():
 def test_notes():
     rows = pd.DataFrame([{"dataset": "d", "view": v, "target": t, "rank1_low": low, "chance": .02} for v, t, low in (("plain", "same picture", .9), ("plain", "same patient", .01), ("cbc", "same patient", 0), ("cbc", "same picture", 0))])
     assert disclosure_charts.noted(rows).note.tolist() == ["", "plain does not identify either", "plain does not identify either", ""]
+    more = pd.concat([rows, pd.DataFrame([{"dataset": "d", "view": "length", "target": "same patient", "rank1_low": .01, "chance": .02, "auc_low": .6, "n": 9}, {"dataset": "e", "view": "plain", "target": "same patient", "rank1_low": np.nan, "chance": np.nan, "n": 0}])])
+    assert disclosure_charts.noted(more).note.tolist()[4:] == ["the attacks on plain do not use what tells here", "no patient has two pictures"] # a number that finds what the attacks on plain do not
 
 def test_charts_take_what_the_attacks_give(identity):
     table = identity.assign(dataset="toy")

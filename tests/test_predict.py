@@ -149,3 +149,21 @@ def test_help_says_what_it_is_not(capsys):
     with pytest.raises(SystemExit): main(["predict", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "no diagnosis" in shown and "example: medcrypt predict" in shown and "--key" not in shown
+
+
+@pytest.mark.parametrize("share", [.2, .35, .5, .65, .8])
+def test_a_flipped_bit_in_a_keras_file_is_one_sentence(place, tmp_path, capsys, share):
+    data = bytearray((place / "m.keras").read_bytes()); data[int(share * len(data))] ^= 1
+    (tmp_path / "flipped.keras").write_bytes(data)
+    assert main(["predict", str(tmp_path / "flipped.keras"), str(place / "vault" / "plain.mce")]) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "flipped.keras") in said and said.count("\n") == 1
+
+
+def test_pictures_of_another_bit_depth_are_refused(place, tmp_path, capsys):
+    model, key = masked_cnn.build(SHAPE, width=4, outputs=2, seed=3), new_key()
+    export(model, tmp_path / "m.tflite", card(preprocessing={"bits": 8}))
+    (tmp_path / "deep.mce").write_bytes(seal_blocks(picture().astype("uint16") * 200, key, ratio=.5, image_id="00ff"))
+    assert main(["predict", str(tmp_path / "m.tflite"), str(tmp_path / "deep.mce")]) == 1
+    assert "deep.mce: has 16 bits a pixel, and masked-cnn reads 8" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "m.tflite"), str(place / "vault" / "half.mce")]) == 0

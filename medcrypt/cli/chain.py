@@ -6,7 +6,7 @@
 __all__ = ['PHANTOMS', 'COLLECTIONS', 'WHAT', 'ChainError', 'sources', 'fingerprint', 'configure', 'locked', 'check_folder',
            'prepare', 'snakemake', 'failures', 'reproduce']
 
-# %% ../../nbs/api/72_chain.ipynb #3df689a5
+# %% ../../nbs/api/72_chain.ipynb #11de83ec
 import ast, contextlib, fcntl, os, shutil, signal, subprocess, sys, threading, time
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ import psutil
 from ..core import ConfigError, MedcryptError, RunPaths, data_home, profile, project_root, read_json, write_json
 from ..imaging.loading import select
 from ..imaging.phantom_findings import FINDINGS
-from ..imaging.sources import detect
+from ..imaging.sources import detect, recognised
 from ..imaging.splits import plan
 from ..imaging.tables import DatasetConfig, load_config
 
@@ -88,7 +88,7 @@ def configure(
         elif dataset_config is None: _add(datasets, detect(Path(name), **options), p)
     if dataset_config is not None:
         if folders: raise ConfigError(f"--dataset-config: names its own folders; leave {folders[0]} out of --data")
-        for config in load_config(Path(dataset_config)): _add(datasets, config, p)
+        for config in load_config(Path(dataset_config)): _add(datasets, recognised(config), p)
     if storage is not None and not Path(storage).is_dir(): raise ConfigError(f"--storage {storage}: no such folder")
     if not datasets: raise ConfigError(f"{dataset_config or '--data'}: names no data set")
     return {"made_by": "medcrypt", "profile": profile_name, "seed": int(seed), "datasets": datasets, "storage": str(Path(storage).resolve()) if storage else "", "storage_fingerprint": fingerprint(storage) if storage else ""}
@@ -203,7 +203,7 @@ def snakemake(
     "Run the workflow in `paths.out`; what Snakemake says goes to snakemake.log, what the steps say to stdout. Returns the exit code."
     root = project_root()
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(paths.out), "--configfile", str(paths.config),
-               "--cores", str(cores), "--rerun-incomplete", "--nolock", "--rerun-triggers", "code", "input", "mtime", "params", *extra]
+               "--rerun-triggers", "code", "input", "mtime", "params", "--cores", str(cores), "--rerun-incomplete", "--nolock", *extra]
     environment = {**os.environ, "MPLBACKEND": "agg", "TF_CPP_MIN_LOG_LEVEL": "2", "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     with open(paths.out / "snakemake.log", "wb") as log:

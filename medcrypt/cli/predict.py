@@ -6,8 +6,8 @@
 __all__ = ['ENVELOPE_BYTES', 'BATCH', 'BATCH_PIXELS', 'envelopes', 'Seen', 'look', 'chosen', 'Prediction', 'predictions',
            'predict', 'add']
 
-# %% ../../nbs/api/75_predict.ipynb #0181aff0
-import argparse, contextlib, csv, json, os, sys
+# %% ../../nbs/api/75_predict.ipynb #2f77458f
+import argparse, contextlib, csv, json, os, sys, zipfile, zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -78,6 +78,8 @@ def look(
             try: pixels, mask = view(name, data)
             except ViewError as error: reasons.append(str(error)); continue
             except EnvelopeError as error: raise EnvelopeError(f"{file}: {error}") from None
+            bits, own = header.get("bits"), card.preprocessing.get("bits")
+            if type(bits) is int and type(own) is int and bits != own: raise ViewError(f"{file}: has {bits} bits a pixel, and {card.name} reads {own}")
             if pixels.shape != card.shape: raise ViewError(f"{file}: its view {name} has {_size(pixels.shape)} pixels, and {card.name} reads {_size(card.shape)}")
             return Seen(file, name, pixels, mask)
     raise ViewError(f"{file}: is a {kind_of(header)} object, and {card.name} reads {' or '.join(views)}" + (f" ({reasons[0]})" if len(reasons) == 1 else ""))
@@ -175,7 +177,9 @@ def predict(given: argparse.Namespace) -> int:
     if given.csv: target(given.csv, given.force, (given.model, *files))
     rows, bad, table = [], [], None if given.json else _Table(files, card)
     def opened():
-        with _quiet(): return open_model(given.model)
+        try:
+            with _quiet(): return open_model(given.model)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error: raise ModelError(f"{given.model}: is damaged ({error})") from None
     results = predictions(opened, card, files, views)
     for p in results if table and sys.stdout.isatty() else _watched(results, len(files)): # lines on a terminal show by themselves how far it is
         if isinstance(p, MedcryptError):

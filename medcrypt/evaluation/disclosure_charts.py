@@ -56,10 +56,14 @@ def strongest(
 def noted(
     table: pd.DataFrame, # dataset, view, target, rank1_low, chance
 ) -> pd.DataFrame:
-    "The same with a column note, which says where no attack finds the patient in `plain` either: a view is then no protection, whatever its grade."
+    "The same with a column note, which says where no attack finds the patient in `plain` either: a view is then no protection, whatever its grade. Optional columns n and auc_low."
     keys = ["dataset", "target"]; plain = table[table["view"] == "plain"]
     found = (plain["rank1_low"] > plain["chance"]).groupby([plain[k] for k in keys]).any()
-    return table.assign(note=["plain does not identify either" if not found.get(key, True) else "" for key in table[keys].itertuples(index=False, name=None)])
+    def note(row):
+        if row.get("n") == 0: return "no patient has two pictures"
+        if found.get((row["dataset"], row["target"]), True): return ""
+        return "the attacks on plain do not use what tells here" if row["view"] != "plain" and (row["rank1_low"] > row["chance"] or row.get("auc_low", 0) > .5) else "plain does not identify either"
+    return table.assign(note=[note(row) for row in table.to_dict("records")])
 
 @style()
 def plot_identity(

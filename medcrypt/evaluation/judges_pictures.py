@@ -94,7 +94,8 @@ def reconstruction(claim: Claim, tables: Mapping[str, pd.DataFrame]) -> Finding:
     measured = f"ciphertext: {show(cipher)}" + (f"; what the model learns from: {show(beats(useful) if len(beats(useful)) else useful)}" if len(useful) else "")
     who = with_data(tables, "table9_identity", "view", "rank1", "grade"); who = None if who is None else who[who["view"].isin(useful["view"]) & ((who.target == "same patient") if "target" in who else True)]
     found = lambda r: f"{r.title}, {r['view']}, rank 1 in {r.rank1:.0%} ({r.grade})"
-    finds = "" if who is None or who.empty or who.rank1.isna().any() else f" And the same patient is found: {each(who.loc[who.groupby('dataset', sort=False).rank1.idxmax()], found)}."
+    who = None if who is None else who[who.rank1.notna() & (who.rank1_low > who.chance if {"rank1_low", "chance"} <= set(who) else True)] # where it is better than guessing
+    finds = "" if who is None or who.empty else f" And the same patient is found: {each(who.loc[who.groupby('dataset', sort=False).rank1.idxmax()], found)}."
     plain = rows[rows["view"] == "plain"]; blunt = [t for t in dict.fromkeys(rows.title) if beats(plain[plain.title == t]).empty]
     sealed = rows[rows["view"].isin(("cbc", "codestream"))]
     scored = sealed.ssim.notna() & sealed.beats_mean.astype(str).isin(("True", "False"))

@@ -88,7 +88,7 @@ def _padding(padded: pd.DataFrame) -> str:
     worst = padded.assign(off=np.fmax((padded.auc_low - .5).abs(), (padded.auc_high - .5).abs()).where(padded.auc_low.notna() & padded.auc_high.notna(), np.inf))
     by = worst.groupby("policy", sort=False).agg(off=("off", "max"), paid=("overhead_percent", "max"))
     if by.empty: return ""
-    if len(shut := by[by.off <= SHUT + 1e-9].sort_values("paid")): return f"Padding ({shut.index[0]}) shuts that for {shut.paid.iloc[0]:.3g} % more bytes."
+    if len(shut := by[by.off <= SHUT + 1e-9].sort_values("paid")): return f"Padding ({shut.index[0]}) brings that to within {SHUT:g} of guessing for {shut.paid.iloc[0]:.3g} % more bytes."
     name = by.off.idxmin(); rows = worst[worst.policy == name]; rows = rows.loc[rows.groupby("dataset", sort=False).off.idxmax()]
     return f"With padding ({name}): " + each(rows, lambda r: f"{r.title}, AUC {interval(r, 'auc')}, {'it still tells' if r.auc_low > .5 else 'undecided'}") + "."
 
