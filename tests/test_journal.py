@@ -46,13 +46,16 @@ def test_after_a_kill_what_was_stored_is_kept(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt): filled(tmp_path)
     before = {(row["view"], row["image"]): row["name"] for line in (tmp_path / "sealed.jsonl").read_text().splitlines() for row in json.loads(line)["rows"]}
     place, index = filled(tmp_path)
-    assert len(before) == 3 * 5 and before.items() <= names(index).items() and len(index) == 5 * 5 + 5 * 3
+    assert len(before) == 3 * 5 and len(set(before)) == len(before) and before.items() <= names(index).items() and len(index) == 5 * 5 + 5 * 3
     assert stored(place) == set(index["name"]) # nothing twice
 
 
-AGAIN = {(v, k) for v in ("cbc-again-1", "codestream-again-1", "codestream") for k in range(5)} # sealed apart from the others: in no blocks, and of no other view
+def of_views(*views): return {(v, k) for v in views for k in range(5)}
+
+SEALED = of_views("cbc", "jpeg2000", "codestream", "cbc-again-1", "codestream-again-1")
 CHANGED = PICTURES.copy(); CHANGED[2, 0, 0] ^= 1
-OTHER = {"pixels": ({"pictures": CHANGED}, None), "block": ({"block": 8}, AGAIN), "views": ({"views": VIEWS[1:]}, AGAIN), "region": ({"region": lambda pixels: pixels < 0}, AGAIN), "bits": ({"bits": 7}, set()), "experiment": ({"experiment": 1}, set()),
+OTHER = {"pixels": ({"pictures": CHANGED}, None), "block": ({"block": 8}, SEALED), "views": ({"views": VIEWS[1:]}, SEALED | of_views("blocks-0.5", "roi")), "more views": ({"views": (*VIEWS, "le", "resolution-2")}, SEALED | of_views("plain", "blocks-0.5", "roi")),
+         "region": ({"region": lambda pixels: pixels < 0}, SEALED | of_views("plain", "blocks-0.5")), "bits": ({"bits": 7}, set()), "experiment": ({"experiment": 1}, set()),
          "key": ({"key": contract.dataset_key(Key(b"1" * 32), "d")}, set()), "code": ({}, set()), "source": ({}, set()), "order": ({"pictures": PICTURES[::-1]}, None)}
 
 @pytest.mark.parametrize("what", OTHER)

@@ -197,24 +197,25 @@ def fill(
     wanted = {object_of(view) for view in views}
     archive.ask("store", [], role="archivist", purpose="archiving")
     rows, book, common = [], Journal(journal, key), {"experiment": experiment, "bits": bits, "source": "".join(map(inspect.getsource, (seal_all, scheme_key, sealing, _stored, _readable)))}
-    def keep(make: Callable[[], dict[str, bytes]], image: int, pixels: np.ndarray, repetition: int = 0, **how):
-        of = book.name(pixels, image=image, repetition=repetition, **common, **how)
-        found = book.find(of)
-        if found is None or not all(_sound(archive, row) for row in found):
-            found = [_stored(archive, name, image, repetition, envelope) for name, envelope in make().items()]
-            book.add(of, found)
-        rows.extend(found)
+    def keep(forms: dict[str, dict], make: Callable[[tuple], dict[str, bytes]], image: int, pixels: np.ndarray, repetition: int = 0): # forms: object's name -> what it alone depends on
+        of = {name: book.name(pixels, image=image, repetition=repetition, form=name, **common, **how) for name, how in forms.items()}
+        found = {name: book.find(key) for name, key in of.items()}
+        missing = tuple(name for name, known in found.items() if known is None or not all(_sound(archive, row) for row in known))
+        made = make(missing) if missing else {}
+        for name in missing: found[name] = [_stored(archive, name, image, repetition, made[name])]; book.add(of[name], found[name])
+        rows.extend(row for known in found.values() for row in known)
     for image, pixels in enumerate(pictures):
-        hidden = np.packbits((region or middle)(pixels)).tobytes().hex() if "roi" in wanted else ""
-        keep(lambda: seal_all(pixels, key, views=views, block=block, bits=bits, random=random, region=region), image, pixels, views=sorted(wanted), block=block, region=hidden)
+        first = {name: {"block": block} if split_name(name)[0] in ("plain", "blocks", "roi") else {} for name in (*map(object_of, views), "jpeg2000") if name != "codestream"}
+        if "roi" in first: first["roi"]["region"] = np.packbits((region or middle)(pixels)).tobytes().hex()
+        keep(first, lambda names: seal_all(pixels, key, views=names, block=block, bits=bits, random=random, region=region), image, pixels)
         tick()
     longest = max(r["ciphertext_bytes"] for r in rows if r["view"] == "jpeg2000")
-    forms = {"codestream": {"pad_to": longest}, "cbc": {"codec": "raw"}}
+    forms = {name: how for name, how in (("codestream", {"pad_to": longest}), ("cbc", {"codec": "raw"})) if name in wanted}
     for repetition in range(repetitions):
         for image, pixels in enumerate(pictures):
-            for name, options in forms.items():
-                if name not in wanted or not repetition and name != "codestream": continue
-                keep(lambda: {name: images.seal_image(pixels, key, image_id=random(16).hex(), bits=bits, random=random, **options)}, image, pixels, repetition, form=name, **options)
+            for name, how in forms.items():
+                if not repetition and name == "cbc": continue
+                keep({name: how}, lambda _: {name: images.seal_image(pixels, key, image_id=random(16).hex(), bits=bits, random=random, **how)}, image, pixels, repetition)
             if repetition: tick()
     archive.ask("store", [r["name"] for r in rows], role="archivist", purpose="archiving")
     kept = {row["name"] for row in rows}
