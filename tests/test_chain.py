@@ -349,3 +349,15 @@ def test_a_checkout_path_with_blanks_and_quotes_works(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(home), "MEDCRYPT_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", RUN, json.dumps(configure([str(folder_of_pictures(tmp_path))], "smoke")), str(tmp_path / "o u t")], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and "steps 1" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("said, known", [("", "LIDC-IDRI"), ('source = "my own"\n', "my own")])
+def test_a_described_data_set_is_of_the_collection_that_its_layout_is(tmp_path, said, known):
+    folder = folder_of_pictures(tmp_path, label="label_malignant"); table = folder / "labels.csv"
+    head, *rows = table.read_text().splitlines(); table.write_text("\n".join([f"{head},malignancy_mean,diameter_mm", *(f"{row},4,9" for row in rows)]) + "\n")
+    text = 'label = "label_malignant"\ngroup = "patient_id"\nmodality = "CT"\ntitle = "a sample"\n' + said
+    (tmp_path / "sample.toml").write_text(f'[[dataset]]\nname = "nodules"\nfolder = "pics"\n{text}')
+    made = configure([], "smoke", dataset_config=tmp_path / "sample.toml")["datasets"]["nodules"]
+    assert (made["source"], made["title"]) == (known, "a sample")
+    (folder / "medcrypt.toml").write_text(text)
+    assert configure([str(folder)], "smoke")["datasets"]["pics"]["source"] == known
