@@ -44,7 +44,7 @@ def test_after_a_kill_what_was_stored_is_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(archive, "seal_all", interrupted)
         with pytest.raises(KeyboardInterrupt): filled(tmp_path)
-    before = {(row["view"], row["image"]): row["name"] for line in (tmp_path / "sealed.jsonl").read_text().splitlines() for row in json.loads(line)["rows"]}
+    before = {(row["view"], row["image"]): row["name"] for row in (json.loads(line)["row"] for line in (tmp_path / "sealed.jsonl").read_text().splitlines())}
     place, index = filled(tmp_path)
     assert len(before) == 3 * 5 and len(set(before)) == len(before) and before.items() <= names(index).items() and len(index) == 5 * 5 + 5 * 3
     assert stored(place) == set(index["name"]) # nothing twice
@@ -103,24 +103,24 @@ def test_objects_of_other_people_in_the_same_store_stay(tmp_path):
 
 def test_torn_foreign_and_forged_lines_are_passed_over(tmp_path):
     path = tmp_path / "j"
-    book = Journal(path, KEY); book.add("a", [{"x": 1}]); book.add("f", [{"name": "ab"}])
-    path.write_bytes(path.read_bytes().replace(b'"ab"', b'"cd"') + b'[]\nnull\n\xff\n{"of": 1}\n{"of": [], "rows": 1, "tag": "x"}\n{"of": "d", "rows": [1], "tag": "\\u00e9"}\n{"of": "b", "ro')
-    book = Journal(path, KEY); book.add("c", [{"y": 2}])
+    book = Journal(path, KEY); book.add("a", {"x": 1}); book.add("f", {"name": "ab"})
+    path.write_bytes(path.read_bytes().replace(b'"ab"', b'"cd"') + b'[]\nnull\n\xff\n{"of": 1}\n{"of": [], "row": 1, "tag": "x"}\n{"of": "d", "row": [1], "tag": "\\u00e9"}\n{"of": "b", "ro')
+    book = Journal(path, KEY); book.add("c", {"y": 2})
     again = Journal(path, KEY)
-    assert again.find("a") == [{"x": 1}] and again.find("c") == [{"y": 2}] and not any(again.find(of) for of in "bdf") and again.others() == []
+    assert again.find("a") == {"x": 1} and again.find("c") == {"y": 2} and not any(again.find(of) for of in "bdf") and again.others() == []
     again = Journal(path, KEY); again.find("c")
     assert again.others() == [{"x": 1}]
     again.forget_others()
-    assert len(path.read_bytes().splitlines()) == 1 and Journal(path, KEY).find("c") == [{"y": 2}] and Journal(path, Key(b"1" * 32)).find("c") is None
+    assert len(path.read_bytes().splitlines()) == 1 and Journal(path, KEY).find("c") == {"y": 2} and Journal(path, Key(b"1" * 32)).find("c") is None
     with pytest.raises(JournalError, match="cannot be read"): Journal(tmp_path, KEY)
-    with pytest.raises(JournalError, match="cannot be written"): Journal(tmp_path / "absent" / "j", KEY).add("a", [])
+    with pytest.raises(JournalError, match="cannot be written"): Journal(tmp_path / "absent" / "j", KEY).add("a", {})
 
 
 def test_the_journal_shows_no_key(tmp_path):
     filled(tmp_path); text = (tmp_path / "sealed.jsonl").read_text()
     book, other = Journal(None, KEY), Journal(None, Key(b"1" * 32))
     assert KEY.hex() not in text and book.name(PICTURES[0]) != other.name(PICTURES[0]) and "not shown" in repr(vars(book))
-    book.add("a", []); book.forget_others(); assert book.find("a") == [] # without a file it is kept for as long as it lives
+    book.add("a", {}); book.forget_others(); assert book.find("a") == {} # without a file it is kept for as long as it lives
 
 
 def test_a_public_key_is_never_taken_for_a_secret_one(tmp_path):

@@ -200,10 +200,10 @@ def fill(
     def keep(forms: dict[str, dict], make: Callable[[tuple], dict[str, bytes]], image: int, pixels: np.ndarray, repetition: int = 0): # forms: object's name -> what it alone depends on
         of = {name: book.name(pixels, image=image, repetition=repetition, form=name, **common, **how) for name, how in forms.items()}
         found = {name: book.find(key) for name, key in of.items()}
-        missing = tuple(name for name, known in found.items() if known is None or not all(_sound(archive, row) for row in known))
+        missing = tuple(name for name, row in found.items() if row is None or not _sound(archive, row))
         made = make(missing) if missing else {}
-        for name in missing: found[name] = [_stored(archive, name, image, repetition, made[name])]; book.add(of[name], found[name])
-        rows.extend(row for known in found.values() for row in known)
+        for name in missing: found[name] = _stored(archive, name, image, repetition, made[name]); book.add(of[name], found[name])
+        rows.extend(found.values())
     for image, pixels in enumerate(pictures):
         first = {name: {"block": block} if split_name(name)[0] in ("plain", "blocks", "roi") else {} for name in (*map(object_of, views), "jpeg2000") if name != "codestream"}
         if "roi" in first: first["roi"]["region"] = np.packbits((region or middle)(pixels)).tobytes().hex()

@@ -26,7 +26,7 @@ def sealing_code() -> str:
     return hashlib.sha256(openjpeg.load()[2].version.encode() + b"".join(f"{f.name} {f.stat().st_size}\n".encode() + f.read_bytes() for f in files)).hexdigest()
 
 class Journal:
-    "Rows of an archive's index by what was sealed; one line of JSON for each group. Raises JournalError."
+    "Rows of an archive's index by what was sealed, one line of JSON for each object. Raises JournalError."
 
     def __init__(self,
         path: Path | None, # file, made with the first line; None remembers nothing
@@ -36,9 +36,9 @@ class Journal:
         try: lines = path.read_bytes().split(b"\n") if path and path.exists() else []
         except OSError as error: raise JournalError(f"{path}: cannot be read ({error.strerror})") from None
         for line in lines:
-            try: made = json.loads(line); of, rows, tag = made["of"], made["rows"], made["tag"]
+            try: made = json.loads(line); of, row, tag = made["of"], made["row"], made["tag"]
             except (ValueError, TypeError, KeyError): continue # the last line of a run that was killed
-            if isinstance(of, str) and isinstance(tag, str) and hmac.compare_digest(self._tag(of, rows).encode(), tag.encode()): self._rows[of] = rows
+            if isinstance(of, str) and isinstance(tag, str) and hmac.compare_digest(self._tag(of, row).encode(), tag.encode()): self._rows[of] = row
 
     def __repr__(self) -> str: return f"Journal({str(self.path)!r})"
 
@@ -50,33 +50,33 @@ class Journal:
 
     def _hmac(self, data: bytes) -> str: return hmac.new(self._key, data, hashlib.sha256).hexdigest()
 
-    def _tag(self, of: str, rows) -> str: return self._hmac(b"rows " + json.dumps([of, rows], sort_keys=True).encode())
+    def _tag(self, of: str, row) -> str: return self._hmac(b"row " + json.dumps([of, row], sort_keys=True).encode())
 
-    def _line(self, of: str, rows: list[dict]) -> bytes: return json.dumps({"of": of, "rows": rows, "tag": self._tag(of, rows)}).encode() + b"\n"
+    def _line(self, of: str, row: dict) -> bytes: return json.dumps({"of": of, "row": row, "tag": self._tag(of, row)}).encode() + b"\n"
 
-    def find(self, of: str) -> list[dict] | None:
-        "The rows that were added under a name; None where there are none, or other ones than this key vouches for."
+    def find(self, of: str) -> dict | None:
+        "The row that was added under a name; None where there is none, or another one than this key vouches for."
         self._used.add(of)
         return self._rows.get(of)
 
-    def add(self, of: str, rows: list[dict]):
-        "Remember rows."
-        self._used.add(of); self._rows[of] = rows
+    def add(self, of: str, row: dict):
+        "Remember a row."
+        self._used.add(of); self._rows[of] = row
         if self.path is None: return
         try:
             with open(self.path, "a+b") as file:
                 start = file.seek(0, 2)
                 torn = start and (file.seek(start - 1), file.read(1))[1] != b"\n"
-                file.write(b"\n" * torn + self._line(of, rows))
+                file.write(b"\n" * torn + self._line(of, row))
         except OSError as error: raise JournalError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def others(self) -> list[dict]:
         "The rows that were neither looked for nor added since it was opened."
-        return [row for of, rows in self._rows.items() if of not in self._used for row in rows]
+        return [row for of, row in self._rows.items() if of not in self._used]
 
     def forget_others(self):
         "Remember nothing of them: the file is written anew."
-        self._rows = {of: rows for of, rows in self._rows.items() if of in self._used}
+        self._rows = {of: row for of, row in self._rows.items() if of in self._used}
         if self.path is None or not self.path.exists(): return
-        try: write_bytes(self.path, b"".join(self._line(of, rows) for of, rows in self._rows.items()))
+        try: write_bytes(self.path, b"".join(self._line(of, row) for of, row in self._rows.items()))
         except OSError as error: raise JournalError(f"{self.path}: cannot be written ({error.strerror})") from None
