@@ -335,6 +335,17 @@ def test_the_corner_needs_a_view_on_every_data_set(inside, wanted):
 
 # claims.toml
 
+def test_re_identification_is_named_where_it_beats_guessing_on_each_data_set_for_itself():
+    def reason(**rank1): # a data set's rank-1 and its lower end; NaN where no patient has two pictures
+        t = tables(attacks={**HOLDS, "blocks-0.5": True}, identity={"blocks-0.5": .3})
+        who = t["table9_identity"].assign(chance=.02)
+        for d, (value, low) in rank1.items(): who.loc[who.dataset == d, ["rank1", "rank1_low"]] = value, low
+        return decide(BY["recon"], JUDGES["reconstruction"].call, t | {"table9_identity": who}).reason
+    assert "found: A, blocks-0.5, rank 1 in 40% (bad); B, blocks-0.5, rank 1 in 30% (bad)" in reason(a=(.4, .3), b=(.3, .2))
+    assert "found: A, blocks-0.5, rank 1 in 40% (bad)." in reason(a=(.4, .3), b=(NAN, NAN)) and "found: B, blocks-0.5" in reason(a=(.03, .01), b=(.3, .2))
+    assert "the same patient" not in reason(a=(.03, .01), b=(NAN, NAN))
+
+
 SCIENCE = {"T1-nih-plain", "T1-nih-enc", "T1-lidc-plain", "T1-lidc-enc", "drop", "T2-nih", "T2-lidc", "overhead", "ssim", "phash", "recon", "latency", "prec-rec", "direct", "siam", "diegif", "verify", "access", "he", "fl"}
 
 
