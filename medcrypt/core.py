@@ -100,7 +100,8 @@ class Profile:
     full_size: int       # full-size phantoms of each kind in the storage table
     limit: int           # most images taken from a folder, whole patients; 0 = all
     spread: bool         # each model and repetition is a step of its own, for many machines
-    control_seeds: int   # repetitions of the models beside the Masked-CNN and beside those on ciphertext; at most seeds
+    control_seeds: int   # repetitions of the models beside the Masked-CNN that see pixels; at most seeds
+    scheme_seeds: int    # repetitions of the models on what is neither pixels nor ciphertext (lower resolution, perceptual schemes, AES that repeats itself); at most seeds
     validation: float    # share of the images outside the tested fold on which thresholds are chosen; the rest is learned from
     each_key: bool       # schemes with a key for each picture are attacked as well
     pretrain: int        # phantoms that networks for pictures that are not phantoms learn from first; 0 = none
@@ -111,16 +112,16 @@ class Profile:
         return tuple(float(view.removeprefix("blocks-")) for view in self.views if view.startswith("blocks-"))
 
 _SMOKE = ("plain", "blocks-0.5", "le", "cbc", "codestream")
-_LAPTOP = ("plain", "blocks-0.25", "blocks-0.5", "blocks-0.75", "roi", "resolution-4", "le", "le-each", "cbc", "codestream")
-_SAMPLE = ("plain", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9", "cbc", "codestream")
+_SCHEMES = ("le", "le-each", "ele", "ele-each", "etc", "etc-each", "pixel", "pixel-each", "neuracrypt", "neuracrypt-each", "ecb", "ecb-each", "cbc-fixed-iv")
+_LAPTOP = _SAMPLE = ("plain", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9", "roi", "resolution-4", "details-4", *_SCHEMES, "cbc", "codestream")
 _FULL = ("plain", "blocks-0.1", "blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9", "roi", "resolution-2", "resolution-4", "resolution-8", "details-2", "details-4", "details-8",
-         "le", "le-each", "ele", "ele-each", "etc", "etc-each", "pixel", "pixel-each", "neuracrypt", "neuracrypt-each", "ecb", "ecb-each", "cbc-fixed-iv", "cbc", "codestream")
+         *_SCHEMES, "cbc", "codestream")
 
 PROFILES = {p.name: p for p in (
-    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False, 1, .2, False, 0),
-    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False, 3, .2, True, 2000),
-    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False, 2, .125, False, 16000),
-    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True, 5, .125, True, 16000))}
+    Profile("smoke", 300, 48, 32, _SMOKE, 2, 1, 32, 500, 8, 16, 40, 2, 2500, False, 1, 1, .2, False, 0),
+    Profile("laptop", 1500, 64, 48, _LAPTOP, 2, 3, 20, 2000, 30, 64, 200, 6, 10000, False, 3, 1, .2, True, 2000),
+    Profile("sample", 1500, 128, 48, _SAMPLE, 5, 5, 60, 2000, 30, 64, 200, 6, 10000, False, 2, 1, .125, False, 16000),
+    Profile("full", 4000, 128, 64, _FULL, 5, 5, 40, 5000, 100, 256, 1000, 20, 0, True, 5, 5, .125, True, 16000))}
 
 def profile(
     name: str, # one of PROFILES

@@ -49,11 +49,11 @@ def place(tmp_path_factory):
 def test_a_folder_as_a_table(place, capsys, name):
     assert main(["predict", str(place / name), str(place / "vault")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["file", "view", "nodule", "effusion", "decision"] and len(lines) == 6 and "1 files in these folders that are no envelopes" in lines[-1]
+    assert lines[0].split() == ["file", "view", "visible", "nodule", "effusion", "decision"] and len(lines) == 6 and "1 files in these folders that are no envelopes" in lines[-1]
     served = Served(place / "m.tflite")
     for line, (file, seen) in zip(lines[1:], (("deep/0a1b", "blocks-0.25"), ("half.mce", "blocks-0.5"), ("plain.mce", "plain"), ("third.mce", "blocks-0.333333333333"))):
         pixels, mask = view(seen, (place / "vault" / file).read_bytes())
-        assert line.split() == [str(place / "vault" / file), seen, *(f"{p:.4f}" for p in served.predict(pixels[None], mask[None])[0]), "nodule"]
+        assert line.split() == [str(place / "vault" / file), seen, f"{mask.mean():.1%}", *(f"{p:.4f}" for p in served.predict(pixels[None], mask[None])[0]), "nodule"]
 
 
 def test_json_has_full_precision_and_what_failed(place, capsys):
@@ -64,7 +64,7 @@ def test_json_has_full_precision_and_what_failed(place, capsys):
     served = Served(place / "flips.tflite"); expected = averaged(served.predict, pixels[None], mask[None], ("none", "left-right", "up-down", "both"))[0]
     assert [f["file"] for f in found["files"]] == files[:1] and np.allclose(list(found["files"][0]["probabilities"].values()), expected, atol=1e-9)
     assert not np.allclose(expected, served.predict(pixels[None], mask[None])[0], atol=1e-7)
-    assert found["files"][0]["decision"] == {"nodule": True, "effusion": False} and found["model"]["thresholds"] == {"nodule": 0., "effusion": 1.} and found["model"]["synthetic"] is True
+    assert found["files"][0]["visible"] == .5 and found["files"][0]["decision"] == {"nodule": True, "effusion": False} and found["model"]["thresholds"] == {"nodule": 0., "effusion": 1.} and found["model"]["synthetic"] is True
     assert len(found["failed"]) == 1 and "text.mce" in found["failed"][0] and "1 of 2 files" in shown.err
 
 
@@ -72,12 +72,24 @@ def test_csv_beside_the_table_and_nothing_overwritten(place, capsys, tmp_path):
     out = tmp_path / "p.csv"; arguments = ["predict", str(place / "m.tflite"), str(place / "vault"), "--csv", str(out)]
     assert main(arguments) == 0 and "nodule" in capsys.readouterr().out
     rows = list(csv.DictReader(out.open()))
-    assert len(rows) == 4 and rows[1]["view"] == "blocks-0.5" and rows[1]["nodule decision"] == "1" and rows[1]["effusion decision"] == "0" and 0 < float(rows[1]["effusion"]) < 1
+    assert len(rows) == 4 and (rows[1]["view"], rows[1]["visible"]) == ("blocks-0.5", "0.5") and rows[1]["nodule decision"] == "1" and rows[1]["effusion decision"] == "0" and 0 < float(rows[1]["effusion"]) < 1
     out.write_text("precious")
     assert main(arguments) == 1 and out.read_text() == "precious" and "--force" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0 and out.read_text() != "precious"
     sealed = place / "vault" / "half.mce"; before = sealed.read_bytes()
     assert main(["predict", str(place / "m.tflite"), str(sealed), "--csv", str(sealed), "--force"]) == 1 and sealed.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.keras"])
+def test_a_picture_of_which_nothing_is_visible_gets_no_decision(place, capsys, tmp_path, name):
+    hidden, out = tmp_path / "hidden.mce", tmp_path / "p.csv"
+    hidden.write_bytes(seal_blocks(picture(), new_key(), ratio=1, image_id="00ff"))
+    assert main(["predict", str(place / name), str(hidden), "--csv", str(out)]) == 0
+    line = capsys.readouterr().out.splitlines()[1].split()
+    assert line[1:3] == ["blocks-1", "0.0%"] and line[5:] == ["nothing", "is", "visible"]
+    row = next(csv.DictReader(out.open())); assert row["visible"] == "0.0" and row["nodule decision"] == row["effusion decision"] == ""
+    assert main(["predict", str(place / name), str(hidden), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["decision"] == {"nodule": None, "effusion": None}
 
 
 def test_ciphertext_when_the_card_says_so(place, capsys):

@@ -67,6 +67,8 @@ def test_networks_on_ciphertext_have_all_repetitions_and_learn_from_another_seal
     monkeypatch.setattr(Study, "look", lambda self, view, repetition=0, look=Study.look: looked.append((view, repetition)) or look(self, view, repetition))
     jobs = {job.trained_on: job for job in study.jobs if not job.random_masks}
     assert study.repetitions(jobs["plain"]) == (0,) and study.repetitions(jobs["cbc"]) == study.repetitions(jobs["codestream"]) == (0, 1, 2)
+    between = Study(study.run, "d", replace(PROFILE, views=(*VIEWS, "roi", "details-4", "etc"), control_seeds=2), 0)
+    assert [len(between.repetitions(job)) for job in between.jobs] == [3, 2, 3, 3, 1, 1], [job.model for job in between.jobs]
     rows = study.fit(jobs["cbc"], choose_threshold=best_threshold, seen={"cbc": None}) # what was looked at before is of one sealing
     assert set(looked) == {("cbc", 0), ("cbc", 1), ("cbc", 2)} and (rows.groupby("seed").image.nunique() == 24).all() and set(rows.seed) == {0, 1, 2}
     alone = study.fit(jobs["cbc"], choose_threshold=best_threshold, repetitions=(2,)) # as a step of its own fits it: the same, from the finished fit

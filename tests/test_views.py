@@ -263,7 +263,11 @@ def test_profiles_name_views_that_exist_and_can_be_sealed(profile):
     assert list(made) == [*(n for n in profile.views if n != "codestream"), "jpeg2000"]
 
 
-def test_full_has_every_view(): assert {find(name)[0].name for name in PROFILES["full"].views} == set(VIEWS) - {"length"} and (PROFILES["smoke"].ratios, PROFILES["laptop"].ratios, PROFILES["full"].ratios) == ((.5,), (.25, .5, .75), (.1, .25, .5, .75, .9))
+@pytest.mark.parametrize("name", ["laptop", "sample", "full"])
+def test_the_ladder_has_every_view(name): assert {find(view)[0].name for view in PROFILES[name].views} == set(VIEWS) - {"length"}
+
+
+def test_hidden_fractions(): assert [PROFILES[name].ratios for name in ("smoke", "laptop", "sample", "full")] == [(.5,), (.25, .5, .75, .9), (.25, .5, .75, .9), (.1, .25, .5, .75, .9)]
 
 
 def test_the_archive_makes_what_the_views_need_and_no_more(tmp_path):

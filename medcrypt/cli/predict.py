@@ -105,8 +105,9 @@ class Prediction:
     "Of one envelope."
     file: Path
     view: str
+    visible: float         # share of the pixels that the model saw
     probabilities: dict    # label -> probability
-    decision: dict | None  # label -> whether the probability reaches the card's threshold; None where the card has none for it
+    decision: dict | None  # label -> whether the probability reaches the card's threshold; None where the card has none for it, or where no pixel was seen
 
 BATCH, BATCH_PIXELS = 32, 1 << 22
 
@@ -131,8 +132,9 @@ def predictions(
         for s in group: yield _named(s, next(values), card) if isinstance(s, Seen) else s
 
 def _named(seen: Seen, values: list, card) -> Prediction:
-    decision = None if card.thresholds is None else {label: None if threshold is None else value >= threshold for label, value, threshold in zip(card.labels, values, card.thresholds)}
-    return Prediction(seen.file, seen.view, dict(zip(card.labels, values)), decision)
+    visible = float(seen.mask.mean()) # with none the answer is what the labels alone would say
+    decision = None if card.thresholds is None else {label: None if threshold is None or not visible else value >= threshold for label, value, threshold in zip(card.labels, values, card.thresholds)}
+    return Prediction(seen.file, seen.view, visible, dict(zip(card.labels, values)), decision)
 
 # %% ../../nbs/api/75_predict.ipynb #471f0161
 @contextlib.contextmanager
@@ -145,7 +147,9 @@ def _quiet():
         yield
     finally: os.dup2(kept, 2); os.close(kept)
 
-def _words(decision: dict | None) -> str: return "" if decision is None else ", ".join(label for label, yes in decision.items() if yes) or "none"
+def _words(decision: dict | None, visible: float) -> str:
+    if decision is None: return ""
+    return ", ".join(label for label, yes in decision.items() if yes) or "none" if visible else "nothing is visible"
 
 def _plain(text) -> str: return "".join(c if c.isprintable() else "?" for c in str(text)) # a name may hold escapes for the terminal
 
@@ -153,11 +157,11 @@ class _Table:
     # lines as they come, in columns whose width is known before
     def __init__(self, files, card):
         self.card, self.width, self.headed = card, max(4, *(len(_plain(f)) for f in files)), False
-    def line(self, file, view, values, decision):
-        print(f"{file:<{self.width}}  {view:<12}  " + "  ".join(f"{value:>{max(6, len(label))}}" for value, label in zip(values, self.card.labels)) + f"  {decision}".rstrip(), flush=True)
+    def line(self, file, view, visible, values, decision):
+        print(f"{file:<{self.width}}  {view:<12}  {visible:>7}  " + "  ".join(f"{value:>{max(6, len(label))}}" for value, label in zip(values, self.card.labels)) + f"  {decision}".rstrip(), flush=True)
     def row(self, p: Prediction):
-        if not self.headed: self.headed = True; self.line("file", "view", self.card.labels, "decision" if self.card.thresholds else "")
-        self.line(_plain(p.file), p.view, [f"{v:.4f}" for v in p.probabilities.values()], _words(p.decision))
+        if not self.headed: self.headed = True; self.line("file", "view", "visible", self.card.labels, "decision" if self.card.thresholds else "")
+        self.line(_plain(p.file), p.view, f"{p.visible:.1%}", [f"{v:.4f}" for v in p.probabilities.values()], _words(p.decision, p.visible))
 
 def _watched(results: Iterator, total: int) -> Iterator:
     # with a progress line on the error stream, when it takes more than two seconds
@@ -188,12 +192,12 @@ def predict(given: argparse.Namespace) -> int:
         rows.append(p)
         if table: table.row(p)
     if given.json: print(json.dumps({"model": {"file": str(given.model), "name": card.name, "trained_on": card.trained_on, "synthetic": card.synthetic, "started": card.started, "thresholds": card.thresholds and dict(zip(card.labels, card.thresholds))},
-                                     "files": [{"file": str(p.file), "view": p.view, "probabilities": p.probabilities, "decision": p.decision} for p in rows], "failed": bad}, indent=1))
+                                     "files": [{"file": str(p.file), "view": p.view, "visible": p.visible, "probabilities": p.probabilities, "decision": p.decision} for p in rows], "failed": bad}, indent=1))
     if given.csv:
         try:
             with atomic_path(given.csv, replace=given.force) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as sink:
-                out = csv.writer(sink); out.writerow(["file", "view", *card.labels, *(f"{label} decision" for label in card.labels if card.thresholds)])
-                for p in rows: out.writerow([p.file, p.view, *p.probabilities.values(), *("" if yes is None else int(yes) for yes in (p.decision or {}).values())])
+                out = csv.writer(sink); out.writerow(["file", "view", "visible", *card.labels, *(f"{label} decision" for label in card.labels if card.thresholds)])
+                for p in rows: out.writerow([p.file, p.view, p.visible, *p.probabilities.values(), *("" if yes is None else int(yes) for yes in (p.decision or {}).values())])
         except FileExistsError: raise FileError(f"{given.csv}: exists; choose another --csv or pass --force") from None
     if other: print(f"{other} files in these folders that are no envelopes were left alone", file=sys.stderr if given.json else sys.stdout)
     if bad: print(f"medcrypt: {len(bad)} of {len(files)} files could not be used", file=sys.stderr)
@@ -204,8 +208,8 @@ def add(
 ):
     "Options and their help."
     p = command(predict, "run a model on envelopes, as far as they are readable: no key is asked for")
-    p.description = ("Run a model on envelopes, as far as anybody can read them: no key is asked for. One line a file: its view, a probability for each label, and the labels that reach the thresholds in the model's card. "
-                     "Probabilities are research output and no diagnosis.")
+    p.description = ("Run a model on envelopes, as far as anybody can read them: no key is asked for. One line a file: its view, the share of pixels that is visible, a probability for each label, and the labels that reach the thresholds in the model's card, "
+                     "which were chosen on pictures seen through the first of its views. A model of an encrypted view knows one key: nothing in an envelope says that it is another one. Probabilities are research output and no diagnosis.")
     p.epilog = "example: medcrypt predict model.tflite vault/ --csv predictions.csv"
     p.add_argument("model", type=path, metavar="MODEL", help="a model with its card: .keras, or .tflite (starts faster)")
     p.add_argument("files", nargs="+", type=path, metavar="FILE|FOLDER", help="envelopes; a folder stands for all envelopes below it")

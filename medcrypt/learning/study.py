@@ -107,8 +107,8 @@ class Study:
         return tuple(-(-side // job.tile) * job.tile for side in (rows, columns))
 
     def repetitions(self, job: Job) -> tuple[int, ...]:
-        "The profile's seeds for a job: the Masked-CNN, and the networks that learn from ciphertext, may have more than what stands beside them."
-        many = self.profile.seeds if job.random_masks or job.trained_on in FRESH else self.profile.control_seeds
+        "The profile's seeds for a job: the Masked-CNN, and the networks that learn from ciphertext, may have more than what stands beside them and between them."
+        p = self.profile; many = p.seeds if job.random_masks or job.trained_on in FRESH else p.control_seeds if views.find(job.trained_on)[0].name in PIXELS else p.scheme_seeds
         return tuple(seed for seed in dict.fromkeys(seed for seed, _ in self.splits) if seed < many)
 
     def start(self, job: Job) -> list | None:
