@@ -15,7 +15,7 @@ NAMES = sorted(config["datasets"], key=lambda n: (config["datasets"][n]["modalit
 COMMON = {"out": ".", "profile": config["profile"], "seed": config["seed"]}
 ALL = {**COMMON, "dataset_names": ",".join(NAMES)}
 PROFILE = profile(config["profile"])
-MODELS = [job.slug for job in jobs(PROFILE.views)]
+MODELS = [job.slug for job in jobs(PROFILE.views, each_key=PROFILE.each_key)]
 FINDINGS = {n: ["findings"] for n in NAMES if config["datasets"][n].get("findings")}  # one model more, for several labels
 
 

@@ -103,7 +103,7 @@ class Profile:
     control_seeds: int   # repetitions of the models beside the Masked-CNN that see pixels; at most seeds
     scheme_seeds: int    # repetitions of the models on what is neither pixels nor ciphertext (lower resolution, perceptual schemes, AES that repeats itself); at most seeds
     validation: float    # share of the images outside the tested fold on which thresholds are chosen; the rest is learned from
-    each_key: bool       # schemes with a key for each picture are attacked as well
+    each_key: bool       # schemes with a key for each picture have models and attacks of their own, and are not only what other keys look like
     pretrain: int        # phantoms that networks for pictures that are not phantoms learn from first; 0 = none
 
     @property

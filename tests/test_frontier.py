@@ -77,6 +77,20 @@ def test_few_pictures_do_not_decide_and_the_ungated_attack_only_tells():
     assert table.attack == "jigsaw" and table.n_attack == 8 and table.ssim_raw == .05 and table.n_raw == 64 and not table.hidden_raw and table.auc_attack == .95 and table.told == "yes"
 
 
+def test_what_is_read_from_a_few_pictures_does_not_stand_for_what_is_shown():
+    performance, drops, attacks, sizes = tables(); row = attacks[(attacks["view"] == "le") & (attacks.attack == "learned")].assign(auc=.92, auc_low=.86, auc_high=.97)
+    few = row.assign(attack="jigsaw", n=8, auc=.99, auc_low=.6, auc_high=1.)
+    found = frontier_table(performance, drops, pd.concat([few, attacks[attacks["view"] != "le"], row], ignore_index=True), sizes).set_index("view").loc["le"]
+    assert (found.auc_attack, found.auc_attack_low, found.auc_attacker) == (.92, .86, "learned")
+
+
+def test_a_bar_is_that_of_the_repetitions_that_both_have():
+    performance, drops, attacks, sizes = tables()
+    drops.loc[drops["view"] == "le", ["auc_drop", "auc_drop_low", "auc_drop_high"]] += .01 # one repetition, in which plain pictures went better
+    table = frontier_table(performance, drops, attacks, sizes).set_index("view")
+    assert table.auc_needed["le"] == pytest.approx(table.auc_needed["plain"] + .01) and table.auc_needed["plain"] == pytest.approx(.9 - DROP)
+
+
 def test_negative_ssim_is_no_better_and_noise_is_named():
     made = tables(drop=(0, .05, .2, .4, .01), raw=(1, .2, .05, -.3, -.3)); table = frontier_table(*made); assert not table.hidden_raw.any() and verdicts(table)["raw", "a"] == "no"
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8); noise = noise_ssim(images, np.arange(40), count=30, seed=1, resamples=100)

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 keras = pytest.importorskip("keras")
-from medcrypt.core import PROFILES, rng
+from dataclasses import replace
+from medcrypt.core import PROFILES, RunPaths, rng
 from medcrypt.evaluation.metrics import auc, best_threshold
+from medcrypt.evaluation.observed import attacked
 from medcrypt.learning import ladder, training, views
 from medcrypt.learning.augmentation import AugmentationError, augment, flips, random_masks, random_ratios
 from medcrypt.learning.convolutions import RELU_GAIN, PartialConv2D, StandardizedConv2D
@@ -18,6 +20,7 @@ from medcrypt.learning.ladder import cross_validate, fit_name, hash_arrays
 from medcrypt.learning.masked_cnn import MASKS, build, load, save
 from medcrypt.learning.model_card import ModelCard, ModelError, read_card
 from medcrypt.learning.rungs import PIXELS, Job, jobs, order_of, rung
+from medcrypt.learning.study import Study
 from medcrypt.learning.training import PIECE, Recipe, Trainer, TrainingError, masked_crossentropy, pieces, predict
 
 training.configure(1)  # before the first operation of this process
@@ -578,6 +581,13 @@ def test_every_view_of_a_profile_is_served(profile):
 def test_jobs_take_the_tiles_of_the_schemes_and_leave_out_length():
     assert [j.tile for j in jobs(("le", "etc", "cbc"))] == [4, 8, None] and jobs(("length",)) == []
     with pytest.raises(views.ViewError, match="does not exist"): jobs(("plain", "rot13"))
+
+
+def test_a_key_for_each_picture_may_be_what_other_networks_are_examined_on_alone():
+    assert [(j.trained_on, j.evaluated_on) for j in jobs(("plain", "le", "le-each", "cbc"), each_key=False)[2:]] == [("le", ("le", "le-each")), ("cbc", ("cbc",))]
+    own = Study(RunPaths("nowhere"), "d", replace(PROFILES["smoke"], views=("plain", "le", "le-each"), each_key=False), 0)
+    assert [j.model for j in own.jobs] == ["masked-cnn", "plain-cnn", "masked-cnn on le"] and not any(v.endswith("-each") for v in attacked(own.profile))
+    assert "le-each" in attacked(replace(own.profile, name="laptop", each_key=True)) and not any(v.endswith("-each") for v in attacked(replace(own.profile, name="laptop")))
 
 
 def test_the_order_of_rungs_is_from_whole_pictures_to_ciphertext():

@@ -61,7 +61,7 @@ def plot_roc(
     "ROC curves with pointwise bands, one panel a data set. Raises PlotError."
     _need(curves, "dataset", "view", "false_positive_rate", "true_positive_rate")
     panels = _groups(curves, "dataset")
-    figure, grid = _panels(len(panels), 3.4 + .17 * curves["view"].nunique(), sharey=True)
+    figure, grid = _panels(len(panels), 3.5 + .21 * curves["view"].nunique(), sharey=True)
     for axes, (dataset, panel) in zip(grid, panels):
         seen = [] # members of a family look alike but for the line
         for view, part in _groups(panel, "view"):

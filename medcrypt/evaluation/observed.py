@@ -58,9 +58,10 @@ def chosen(
 # %% ../../nbs/api/64_observed.ipynb #4ba05836
 def attacked(profile: Profile) -> tuple:
     "Names of the views that a profile's attacks are run on; `length` shows no picture and is not among them."
-    if profile.name == "smoke": return tuple(dict.fromkeys((*profile.views, "ecb")))
-    there = {find(view)[0].name for view in profile.views} | {name for name in VIEWS if name.endswith("-each") and not profile.each_key}
-    return (*profile.views, *(name.replace("-p", "-0.5") if name.endswith("-p") else name.replace("-r", "-4") if name.endswith("-r") else name for name in VIEWS if name not in there | {"length"}))
+    own = tuple(view for view in profile.views if profile.each_key or not view.endswith("-each"))
+    if profile.name == "smoke": return tuple(dict.fromkeys((*own, "ecb")))
+    there = {find(view)[0].name for view in own} | {name for name in VIEWS if name.endswith("-each") and not profile.each_key}
+    return (*own, *(name.replace("-p", "-0.5") if name.endswith("-p") else name.replace("-r", "-4") if name.endswith("-r") else name for name in VIEWS if name not in there | {"length"}))
 
 # %% ../../nbs/api/64_observed.ipynb #8fbfe716
 def seal_in_memory(

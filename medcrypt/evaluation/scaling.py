@@ -22,7 +22,7 @@ from ..vault.archive import Archive
 class ScalingError(MedcryptError):
     "Times from which no slope can be had."
 
-SIZES = {"smoke": (8, 32), "laptop": (10, 30, 100, 500), "sample": (10, 30, 100, 300, 1000), "full": (10, 30, 100, 300, 1000, 3000, 10_000)} # pictures, by profile
+SIZES = {"smoke": (8, 32), "laptop": (10, 30, 100, 500), "sample": (10, 30, 100, 300, 1000, 10_000), "full": (10, 30, 100, 300, 1000, 3000, 10_000)} # pictures, by profile
 ROUNDS, BATCH = 5, 128
 
 def scaling_times(

@@ -42,13 +42,15 @@ class Job:
 
 def jobs(
     views: tuple, # names of views that are to be looked at, plain among them
+    *,
+    each_key: bool = True, # whether schemes with a key for each picture have models of their own; if not, those of one key are examined on them all the same
 ) -> list[Job]:
     "The models of the ladder. Raises ViewError for an unknown view."
     forms = {view: find(view)[0] for view in views if view != "length"}
     seen = tuple(view for view, form in forms.items() if form.name in PIXELS)
     made = [Job("masked-cnn", "partial", "plain", True, seen), Job("plain-cnn", "none", "plain", False, seen)] if seen else []
     for view, form in forms.items():
-        if form.name in PIXELS: continue
+        if form.name in PIXELS or form.name.endswith("-each") and not each_key: continue
         scheme = form.name.removesuffix("-each")
         tile = None if form.name in PICTURES else form.tile # the archive seals with the schemes' own tiles
         other = f"{view}-each" # under another key for each picture: the model's own key does not fit

@@ -70,7 +70,7 @@ class Study:
     def starts(self) -> bool: return bool(self.profile.pretrain) and not self.data.facts["synthetic"]
 
     @cached_property
-    def jobs(self) -> list[Job]: return jobs(self.profile.views)
+    def jobs(self) -> list[Job]: return jobs(self.profile.views, each_key=self.profile.each_key)
 
     def findings_job(self) -> Job | None:
         "The model of all findings of the data set; None where it has none."
