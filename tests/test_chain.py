@@ -245,6 +245,19 @@ def dry_run(out, *options):
     return done.returncode, done.stdout + done.stderr
 
 
+def test_a_target_after_snakemake_is_one_and_no_reason_to_run_a_step_again(tmp_path, monkeypatch):
+    from snakemake.cli import get_argument_parser
+    asked = []
+    class Process:
+        pid = os.getpid()
+        def __init__(self, command, **options): asked.append(command)
+        def wait(self): return 0
+    monkeypatch.setattr(chain.subprocess, "Popen", Process)
+    with locked(tmp_path / ".lock") as lock: assert chain.snakemake(RunPaths(tmp_path), 2, lock, ("work/vault/d.index.csv", "figures/a.csv")) == 0
+    parsed = get_argument_parser().parse_args(asked[0][3:])
+    assert parsed.targets == ["work/vault/d.index.csv", "figures/a.csv"] and parsed.cores == 2 and len(parsed.rerun_triggers) == 4
+
+
 def test_no_step_owns_a_key():
     "Snakemake deletes a step's outputs before it runs again: a key that is random for real pictures would go, and with it all that belongs to it."
     assert "work/keys" not in (ROOT / "Snakefile").read_text() and "work/vault/{dataset}.index.csv" in (ROOT / "Snakefile").read_text()
