@@ -19,7 +19,7 @@ from .charts import _chance_band, _groups, _left, _need, _panels, _title, _whisk
 from .plots import PALETTE, style, view_style
 
 # %% ../../nbs/api/58_frontier_charts.ipynb #9b2cebe1
-_CORNER, _STRIP = "#cfe8dc", "#009E73"
+_CORNER, _STRIP, _NEAR = "#cfe8dc", "#009E73", .02
 
 def spread(
     places: np.ndarray, # (n,)
@@ -51,10 +51,16 @@ def plot_frontier(
         axes.fill_between([-.04, mean], needed, 1.005, color=_CORNER, linewidth=0, zorder=0); axes.fill_between([-.04, .01], needed, 1.005, color=_STRIP, linewidth=0, alpha=.55, zorder=0)
         axes.axvline(mean, color=PALETTE["grey"], linestyle="--", linewidth=.9, zorder=1); axes.axhline(needed, color=PALETTE["green"], linestyle="-", linewidth=.7, zorder=1)
         rows, across, up = panel.to_dict("records"), _whiskers(panel, "ssim_attack").T, _whiskers(panel, "auc").T
-        label_y = spread(panel["auc"].to_numpy(float), (1.005 - bottom) * .125 / (height - .75), bottom + .01, .995)
-        for row, x_error, y_error, y in zip(rows, across, up, label_y):
+        heap = np.array([abs(row["ssim_attack"] - mean) < _NEAR and row.get("auc_low", row["auc"]) <= .5 <= row.get("auc_high", row["auc"]) for row in rows]) # says as little as the mean picture does
+        heap &= heap.sum() > 2; aucs, gap = panel["auc"].to_numpy(float), (1.005 - bottom) * .125 / (height - .75)
+        wanted = aucs.copy(); wanted[heap] = bottom + 1e-6 * np.arange(heap.sum())
+        label_y = spread(wanted, gap, bottom + .01, .995) # theirs lowest
+        if heap.any(): # their names stand together, and have one line
+            ends = label_y[heap].min(), label_y[heap].max(); axes.plot([mean, 1.02, 1.02], [aucs[heap].mean(), np.mean(ends), np.mean(ends)], color="#bbbbbb", linewidth=.5, zorder=1.5)
+            axes.plot([1.04, 1.02, 1.02, 1.04], [ends[0], ends[0], ends[1], ends[1]], color="#bbbbbb", linewidth=.5, zorder=1.5, clip_on=False)
+        for row, x_error, y_error, y, heaped in zip(rows, across, up, label_y, heap):
             look, x, auc = view_style(row["view"]), row["ssim_attack"], row["auc"]
-            axes.plot([x + x_error[1], 1.04], [auc, y], color="#bbbbbb", linewidth=.5, zorder=1.5)
+            if not heaped: axes.plot([x + x_error[1], 1.04], [auc, y], color="#bbbbbb", linewidth=.5, zorder=1.5)
             if not np.isnan(row.get("ssim_raw", np.nan)):
                 axes.plot([row["ssim_raw"], x], [auc, auc], color=look["color"], linestyle=":", linewidth=.8, zorder=2)
                 axes.scatter(row["ssim_raw"], auc, s=18, facecolor="white", edgecolor=look["color"], marker=look["marker"], linewidth=.8, zorder=3)
