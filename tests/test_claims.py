@@ -1,4 +1,5 @@
 """The ledger: each verdict follows from the tables, and changes when they do; what is published follows from what was measured."""
+import ast
 import hashlib, json, math, re, shutil, subprocess, sys, tomllib, zipfile
 from dataclasses import replace
 from datetime import date
@@ -488,6 +489,15 @@ def test_the_figure_shows_every_claim_with_symbol_and_word():
 def test_nothing_that_is_published_is_stale():
     said = publishing.refresh(ROOT, check=True)
     assert not said, f"{'; '.join(said)} (medcrypt publish makes it again)"
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "nbs" / "paper").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_sentence_of_a_notebook_lacks_the_f_before_its_quotes(notebook):
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "code": continue
+        tree = ast.parse("".join(cell["source"])); formatted = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formatted: assert not re.search(r"\{\s*(['\"][^'\"]*['\"] if |[A-Za-z_][\w.]*[}\[(:!])", node.value), node.value
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 keras = pytest.importorskip("keras")
-from dataclasses import replace
 from medcrypt.core import PROFILES, RunPaths, rng
 from medcrypt.evaluation.metrics import auc, best_threshold
 from medcrypt.evaluation.observed import attacked
@@ -585,9 +584,9 @@ def test_jobs_take_the_tiles_of_the_schemes_and_leave_out_length():
 
 def test_a_key_for_each_picture_may_be_what_other_networks_are_examined_on_alone():
     assert [(j.trained_on, j.evaluated_on) for j in jobs(("plain", "le", "le-each", "cbc"), each_key=False)[2:]] == [("le", ("le", "le-each")), ("cbc", ("cbc",))]
-    own = Study(RunPaths("nowhere"), "d", replace(PROFILES["smoke"], views=("plain", "le", "le-each"), each_key=False), 0)
+    own = Study(RunPaths("nowhere"), "d", dataclasses.replace(PROFILES["smoke"], views=("plain", "le", "le-each"), each_key=False), 0)
     assert [j.model for j in own.jobs] == ["masked-cnn", "plain-cnn", "masked-cnn on le"] and not any(v.endswith("-each") for v in attacked(own.profile))
-    assert "le-each" in attacked(replace(own.profile, name="laptop", each_key=True)) and not any(v.endswith("-each") for v in attacked(replace(own.profile, name="laptop")))
+    assert "le-each" in attacked(dataclasses.replace(own.profile, name="laptop", each_key=True)) and not any(v.endswith("-each") for v in attacked(dataclasses.replace(own.profile, name="laptop")))
 
 
 def test_the_order_of_rungs_is_from_whole_pictures_to_ciphertext():

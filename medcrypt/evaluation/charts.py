@@ -61,7 +61,7 @@ def plot_roc(
     "ROC curves with pointwise bands, one panel a data set. Raises PlotError."
     _need(curves, "dataset", "view", "false_positive_rate", "true_positive_rate")
     panels = _groups(curves, "dataset")
-    figure, grid = _panels(len(panels), 3.5 + .21 * curves["view"].nunique(), sharey=True)
+    figure, grid = _panels(len(panels), 3.9, sharey=True)
     for axes, (dataset, panel) in zip(grid, panels):
         seen = [] # members of a family look alike but for the line
         for view, part in _groups(panel, "view"):
@@ -73,7 +73,7 @@ def plot_roc(
                 axes.fill_between(part["false_positive_rate"], part["true_positive_rate_low"], part["true_positive_rate_high"], color=look["color"], alpha=.15, linewidth=0)
         axes.axline((0, 0), (1, 1), color=PALETTE["grey"], linestyle=":", linewidth=.8)
         axes.set(xlabel="false positive rate (1 - specificity)", xlim=(-.01, 1.01), ylim=(-.01, 1.01), box_aspect=1)
-        axes.legend(loc="upper center", bbox_to_anchor=(.5, -.16), title="AUC [95 %]" if "auc" in panel else None, title_fontsize=8)
+        axes.legend(loc="lower right", title="AUC [95 %]" if "auc" in panel else None, title_fontsize=7, fontsize=7, labelspacing=.3, frameon=True, framealpha=.85, edgecolor="none") # where no curve is
         _title(axes, dataset, panel)
     for axes in _left(grid): axes.set_ylabel("true positive rate (sensitivity)")
     return figure
