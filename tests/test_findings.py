@@ -352,10 +352,10 @@ def test_its_model_has_a_card_and_predicts_every_finding(study, capsys, tmp_path
     assert len(first) == 3 * 24 and all(abs(answers[r.image]["probabilities"][r.finding] - r.probability) < 1e-5 for r in first.itertuples()) # the first split's model gives its test pictures what stands in the table
     assert all(f["decision"]["Hernia"] is None and f["decision"]["Square"] == (f["probabilities"]["Square"] >= card.thresholds[0]) for f in named.values())
     written = pd.read_csv(tmp_path / "p.csv")
-    assert list(written.columns) == ["file", "view", *card.labels, *(f"{name} decision" for name in card.labels)] and written["Hernia decision"].isna().all() and set(written["Dark decision"]) <= {0, 1}
+    assert list(written.columns) == ["file", "view", "visible", *card.labels, *(f"{name} decision" for name in card.labels)] and written["Hernia decision"].isna().all() and set(written["Dark decision"]) <= {0, 1}
     assert main(["predict", str(path), str(study.run.readable("d"))]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["file", "view", "Square", "Dark", "Hernia", "decision"] and not any(line.endswith("Hernia") for line in lines)
+    assert lines[0].split() == ["file", "view", "visible", "Square", "Dark", "Hernia", "decision"] and not any(line.endswith("Hernia") for line in lines)
 
 
 def test_a_card_without_any_threshold_says_so():
