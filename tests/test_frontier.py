@@ -200,6 +200,20 @@ def test_names_are_all_there_and_none_covers_another(frame):
     assert not is_blank(figure)
 
 
+def test_views_that_tell_nothing_are_named_in_one_heap():
+    frame = crowded(1); mute = frame["auc"] == .5; frame.loc[mute, "ssim_attack"] = .3 + np.linspace(-.015, .015, mute.sum()); far = frame.index[mute][0]; frame.loc[far, "ssim_attack"] = .5 # at chance, but a picture comes back
+    known = frame.index[mute][1]; frame.loc[known, ["auc", "auc_low", "auc_high"]] = .6, .57, .63                                                                              # no picture, but the label
+    heap = set(frame["view"][mute]) - {frame["view"][far], frame["view"][known]}
+    axes, = frontier_charts.plot_frontier(frame).axes; places = {t.get_text(): t.xy[1] for t in axes.texts if t.get_text() in set(frame["view"])}
+    assert max(places[v] for v in heap) < min(y for v, y in places.items() if v not in heap) and len(places) == len(frame)  # theirs stand together, lowest
+    ends = {line.get_ydata()[-1] for line in axes.lines if len(line.get_xdata()) == 2 and line.get_xdata()[-1] == 1.04}
+    assert ends == {y for v, y in places.items() if v not in heap}                                                            # the others have a line each
+    bracket, = (line for line in axes.lines if len(line.get_xdata()) == 4)
+    assert set(bracket.get_ydata()) == {min(places[v] for v in heap), max(places[v] for v in heap)}
+    two = frame[~frame["view"].isin(sorted(heap)[2:])]; axes, = frontier_charts.plot_frontier(two).axes
+    assert not any(len(line.get_xdata()) == 4 for line in axes.lines) and sum(len(line.get_xdata()) == 2 and line.get_xdata()[-1] == 1.04 for line in axes.lines) == len(two) # two are no heap
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(.001, .2))
 def test_places_are_spread_in_order_and_inside(places, gap):
