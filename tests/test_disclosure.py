@@ -16,7 +16,7 @@ from medcrypt.crypto.keys import Key
 from medcrypt.evaluation import disclosure_charts
 from medcrypt.evaluation.intervals import Interval
 from medcrypt.evaluation.length_attack import ATTACKERS, POLICIES, LengthError, identity_attack, label_attack, length_table, padded, unique_share
-from medcrypt.evaluation.membership import MembershipError, dealt, losses, membership_table, references, tpr_at_fpr
+from medcrypt.evaluation.membership import DRAWS, MembershipError, dealt, losses, membership_table, references, tpr_at_fpr
 from medcrypt.evaluation.observed import seal_in_memory
 from medcrypt.evaluation.plots import PlotError, is_blank
 from medcrypt.evaluation.reidentification import Attacker, IdentityError, correlation, filled, grade, identified, insane, line_up, stored_objects
@@ -331,11 +331,12 @@ def test_membership_is_dealt_by_patient(counts, seed):
     assert len(set(who[new])) == len(counts) // 2 and not set(who[new]) & set(who[~new])
 
 
-def test_the_control_is_a_mean_of_draws():
+def test_the_control_is_what_chance_gives():
     y, loss, who = np.arange(60) < 20, np.r_[rng(0, "l").random(60)], np.arange(60) // 2
     table = membership_table(y, loss, who, seed=0, resamples=20).set_index("attack"); row = table.loc["loss, membership dealt anew"]
-    each = [roc_auc_score(dealt(y, who.astype(str), 0, k), -loss) for k in range(20)]
-    assert row.auc == pytest.approx(np.mean(each)) and row.auc_high - row.auc_low < np.ptp(each) and row.auc_low < .5 < row.auc_high
+    each = [roc_auc_score(dealt(y, who.astype(str), 0, k), -loss) for k in range(DRAWS)]
+    assert row.auc == pytest.approx(np.mean(each)) and (row.auc_low, row.auc_high) == pytest.approx(tuple(np.quantile(each, (.025, .975)))) and row.auc_low < .5 < row.auc_high
+    assert abs(row.auc - .5) < 4 * np.std(each) / DRAWS ** .5 # membership that is dealt out tells nothing
 
 
 # charts

@@ -400,7 +400,7 @@ def test_check_metrics_for_machines_and_mistakes(capsys):
     assert main("check-metrics --accuracy .889 --f1 .873 --prevalence .0517 --json".split()) == 1
     said = json.loads(capsys.readouterr().out); assert said["verdict"] == "infeasible" and said["prevalence_range"][0] == pytest.approx(.378, abs=.001)
     assert main(["check-metrics", "--paper", "--json"]) == 1 and len(json.loads(capsys.readouterr().out)) == 12
-    for options, words in (("--accuracy .9", "needs --accuracy and --f1, or --paper"), ("--accuracy .9 --f1 .8 --auc .9", "need --prevalence"), ("--paper --f1 .9", "--paper")):
+    for options, words in (("--accuracy .9", "needs --accuracy and --f1, or --paper"), ("--accuracy .9 --f1 .8 --auc .9", "need --prevalence"), ("--paper --f1 .9", "leave out --f1"), ("--paper --auc .9 --n 9", "leave out --auc, --n"), ("--paper --decimals 2", "leave out --decimals")):
         assert main(["check-metrics", *options.split()]) == 1
         error = capsys.readouterr().err; assert words in error and error.count("\n") == 1
     for options in ("--accuracy 88.9 --f1 .8", "--accuracy nan --f1 .8", "--accuracy x --f1 .8", "--accuracy .9 --f1 101%", "--accuracy .9 --f1 .8 --n 0"):

@@ -48,7 +48,7 @@ def check_metrics(given: argparse.Namespace) -> int:
     "Say whether published scores can be true together; exit code 1 when they cannot, or when they are no better than the majority class."
     from medcrypt.evaluation.plausibility import feasible_prevalence, greatest_lead, plausible, published_table
     if given.paper:
-        if given.accuracy or given.f1 or given.prevalence: raise ConfigError("--paper: has scores of its own; leave out --accuracy, --f1 and --prevalence")
+        if more := [f"--{name}" for name in (*SCORES, "n", "decimals") if getattr(given, name) is not None]: raise ConfigError(f"--paper: has scores of its own; leave out {', '.join(more)}")
         from medcrypt.evaluation.claims import PAPER
         return _paper(published_table(PAPER.values()), given.json)
     if not given.accuracy or not given.f1: raise ConfigError("check-metrics: needs --accuracy and --f1, or --paper")

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'DRAWS', 'MembershipError', 'losses', 'references', 'attacks', 'tpr_at_fpr', 'dealt', 'membership_table']
 
-# %% ../../nbs/api/69_membership.ipynb #f622bcf8
+# %% ../../nbs/api/69_membership.ipynb #da3e1c2a
 from typing import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from ..core import MedcryptError, rng
 from .intervals import Interval, bootstrap, _interval, _rows
@@ -76,7 +75,7 @@ def tpr_at_fpr(
 # %% ../../nbs/api/69_membership.ipynb #2066644f
 COLUMNS = ("attack", "members", "non_members", "patients", "prevalence", "auc", "auc_low", "auc_high", "tpr", "tpr_low", "tpr_high", "note")
 
-DRAWS = 20 # of membership dealt anew
+DRAWS = 200 # of membership dealt anew
 
 def dealt(
     member: np.ndarray, patients: np.ndarray, # (n,)
@@ -87,10 +86,9 @@ def dealt(
     whole[who[np.asarray(member, bool)]] = True
     return rng(seed, "membership", "dealt", draw).permutation(whole)[who]
 
-def _mean(values: list, n: int, patients: int, level: float = .95) -> Interval: # of draws, None where one is not defined
+def _range(values: list, n: int, patients: int, level: float = .95) -> Interval: # mean and middle of the draws; None where one is not defined
     if None in values: return Interval(None, None, None, n, patients, 0, level, 0)
-    estimate, half = float(np.mean(values)), float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** .5)
-    return Interval(estimate, estimate - half, estimate + half, n, patients, 0, level, 0)
+    return Interval(float(np.mean(values)), *map(float, np.quantile(values, ((1 - level) / 2, (1 + level) / 2))), n, patients, 0, level, 0)
 
 def membership_table(
     member: np.ndarray,   # (n,) bool
@@ -101,7 +99,7 @@ def membership_table(
     images: np.ndarray | None = None,      # (n,) what `reference` calls them; None: 0 to n - 1
     fpr: float = .01, seed: int, resamples: int = 2000,
 ) -> pd.DataFrame:
-    "One row (COLUMNS) for each attack, and one for the loss with membership dealt out anew, the mean of DRAWS draws; 'not defined' with a note where an attack cannot be made. Raises MembershipError."
+    "One row (COLUMNS) for each attack, and one for the loss with membership dealt out anew, mean and range of DRAWS draws; 'not defined' with a note where an attack cannot be made. Raises MembershipError."
     member, loss, patients = np.asarray(member, bool), np.asarray(loss, float), np.asarray(patients).astype(str)
     if not len(member) == len(loss) == len(patients): raise MembershipError(f"member: {len(member)} pictures, {len(loss)} losses and {len(patients)} patients do not go together")
     if both := set(patients[member]) & set(patients[~member]): raise MembershipError(f"patients: {len(both)} have pictures on both sides, so that the attack would only find persons")
@@ -117,7 +115,7 @@ def membership_table(
         row = {"attack": name, "members": yes, "non_members": no, "patients": len(set(who)), "prevalence": yes / len(y) if len(y) else None}
         note = "" if min(yes, no) else "no answers of models that did not see these pictures" if not here.all() else "no members, or only members"
         aucs, rates = ([f(truth[here]) for truth in truths] for f in (lambda y: bootstrap(y.astype(int), s, who, seed=seed, resamples=resamples if len(truths) == 1 else 2), lambda y: tpr_at_fpr(y, s, who, fpr=fpr, seed=seed, resamples=resamples if len(truths) == 1 else 2)))
-        auc, rate = (found[0] if len(found) == 1 else _mean([one.estimate for one in found], len(y), len(set(who))) for found in (aucs, rates))
+        auc, rate = (found[0] if len(found) == 1 else _range([one.estimate for one in found], len(y), len(set(who))) for found in (aucs, rates))
         if not note and rate.estimate is None: note = f"{fpr:.0%} of {no} non-members is less than one picture"
         rows.append({**row, **auc.columns("auc"), **rate.columns("tpr"), "note": note})
     return pd.DataFrame(rows, columns=list(COLUMNS))
