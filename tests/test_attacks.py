@@ -12,7 +12,7 @@ from medcrypt.crypto.envelope import parse
 from medcrypt.crypto.keys import Key
 from medcrypt.crypto.perceptual import encrypt, to_tiles
 from medcrypt.evaluation.attack_charts import gallery_numbers, plot_gallery, plot_key_reuse, plot_reason
-from medcrypt.evaluation.attack_tables import UNGATED, AttackTableError, attack_view, attacks_on, insane, key_reuse, one_each, scored
+from medcrypt.evaluation.attack_tables import SAME, UNGATED, AttackTableError, attack_view, attacks_on, insane, key_reuse, one_each, scored
 from medcrypt.evaluation.classical import AttackError, enlarged, folded_halves, inpainted, on_mean_low, signs, tile_dictionary
 from medcrypt.evaluation.jigsaw import _Fit, assembled, by_edges, by_places, form, forms, neighbour_accuracy, solve
 from medcrypt.evaluation.known_plaintext import KNOWN, code_book, equal_blocks, half_values, match_halves, match_places, matched, moment_matching, places, prefixes, tile_forms
@@ -284,6 +284,21 @@ def test_known_pictures_are_measured_against_the_mean_of_all():
     rows, _, whose = attack_view(seen_by("le"), Sizes(40, 20, 3, 2, (1, 2), 6), **COMMON)
     assert len({round(row["ssim_mean_picture"], 9) for row in rows}) == 1 and whose == max(rows, key=lambda row: row["gain"])["attack"]
     assert all(row["gain"] == pytest.approx(row["ssim"] - row["ssim_mean_picture"]) for row in rows)
+
+def test_a_guess_that_is_the_same_for_everybody_beats_nothing():
+    "More like the pictures than the mean picture, whatever was seen; and a picture of somebody else."
+    o = as_seen("plain", PICTURES.astype("float32") / 255); score = lambda found, **more: scored(o, "x", Reconstruction(found, "why"), diagnose=None, mean=np.zeros((SIDE, SIDE)), **COMMON, **more)
+    guess, other, exact = (score(found) for found in (np.broadcast_to(o.truth.mean(0), o.truth.shape), o.truth[of_another(COMMON["patients"])[0]], o.truth))
+    assert guess["gain_low"] > 0 < exact["gain_low"] and [row["beats_mean"] for row in (guess, other, exact)] == [False, False, True]
+    assert guess["gain_other"] == guess["gain_other_low"] == guess["gain_other_high"] == 0 and exact["gain_other_low"] > 0 > other["gain_other_low"]
+    assert guess["note"] == f"why; {SAME}" and exact["note"] == "why" and score(o.truth, level=.999)["gain_low"] == exact["gain_low"] # the row's intervals stay
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0, 1), st.integers(0, 2 ** 31))
+def test_what_beats_the_mean_is_what_reads(share, seed):
+    o = as_seen("plain", PICTURES.astype("float32") / 255); found = (1 - share) * o.mean + share * np.random.default_rng(seed).permutation(o.truth[:4]).repeat(5, 0) + .02 * (o.truth - o.mean)
+    row = scored(o, "x", Reconstruction(found.astype("float32")), diagnose=None, level=.999, **COMMON)
+    assert row["beats_mean"] == reads(found.astype("float32"), o.truth, o.mean, COMMON["patients"], seed=0, level=.999, resamples=10_000)
 
 def test_no_interval_is_not_no_and_tiny_pictures_are_refused():
     o = as_seen("plain", PICTURES.astype("float32") / 255)

@@ -153,6 +153,13 @@ def test_whatever_a_judge_says_only_pictures_that_count_decide(claim, verdict, k
     assert claim.evidence in enough or "decide nothing" in found.reason
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_pictures_that_do_not_count_may_show_what_theory_decides(claim, kind):
+    source, enough = KINDS[kind]; found = decide(replace(claim, verdicts=VERDICTS), lambda claim, tables: Finding("impossible", "0.9", "Because."), tables(source=source))
+    assert found.verdict == "impossible" and ("these pictures only show it" in found.reason) == (claim.evidence not in enough)
+
+
 @pytest.mark.parametrize("verdict", ["impossible", "contradictory"])
 def test_theory_needs_no_patients(verdict):
     claim = replace(BY["T1-nih-enc"], verdicts=VERDICTS)
@@ -264,6 +271,11 @@ def test_what_is_not_recovered_from_ciphertext_is_reproduced_whatever_partly_rea
     for seen in (True, False):
         found = finding("recon", attacks={**HOLDS, "blocks-0.5": seen})
         assert found.verdict == "reproduced" and ("can be reconstructed" in found.reason) == seen
+
+
+def test_a_try_that_was_thrown_away_is_shown_where_it_beats_the_mean():
+    t = tables(attacks={**HOLDS, "blocks-0.5": True}); rows = t["table8_attacks"]; rows.loc[rows["view"].eq("blocks-0.5"), "attack"] = "learned, ungated"
+    assert decide(BY["recon"], JUDGES["reconstruction"].call, t).measured.count("learned, ungated on blocks-0.5, SSIM 0.8") == 2
 
 
 @pytest.mark.parametrize("column, value", [("ssim", NAN), ("beats_mean", None)])

@@ -342,10 +342,23 @@ def test_the_control_is_what_chance_gives():
 # charts
 
 def test_notes():
-    rows = pd.DataFrame([{"dataset": "d", "view": v, "target": t, "rank1_low": low, "chance": .02} for v, t, low in (("plain", "same picture", .9), ("plain", "same patient", .01), ("cbc", "same patient", 0), ("cbc", "same picture", 0))])
+    rows = pd.DataFrame([{"dataset": "d", "view": v, "target": t, "rank1": r, "rank1_low": low, "chance": .02} for v, t, r, low in (("plain", "same picture", .95, .9), ("plain", "same patient", .02, .01), ("cbc", "same patient", .02, 0), ("cbc", "same picture", .02, 0))])
     assert disclosure_charts.noted(rows).note.tolist() == ["", "plain does not identify either", "plain does not identify either", ""]
-    more = pd.concat([rows, pd.DataFrame([{"dataset": "d", "view": "length", "target": "same patient", "rank1_low": .01, "chance": .02, "auc_low": .6, "n": 9}, {"dataset": "e", "view": "plain", "target": "same patient", "rank1_low": np.nan, "chance": np.nan, "n": 0}])])
+    more = pd.concat([rows, pd.DataFrame([{"dataset": "d", "view": "length", "target": "same patient", "rank1": .02, "rank1_low": .01, "chance": .02, "auc": .7, "auc_low": .6, "n": 9}, {"dataset": "e", "view": "plain", "target": "same patient", "rank1": np.nan, "rank1_low": np.nan, "chance": np.nan, "n": 0}])])
     assert disclosure_charts.noted(more).note.tolist()[4:] == ["the attacks on plain do not use what tells here", "no patient has two pictures"] # a number that finds what the attacks on plain do not
+
+def test_one_of_many_numbers_that_passes_chance_tells_nothing():
+    many = pd.DataFrame([{"dataset": "d", "view": "plain" if not k else "cbc", "target": "same patient", "rank1": .005, "rank1_low": 0., "chance": .005, "auc": .5, "auc_low": .45, "n": 200} for k in range(50)])
+    lucky = many.assign(rank1=np.where(many.index == 30, .02, many.rank1), rank1_low=np.where(many.index == 30, .0055, many.rank1_low)) # 4 of 200, alone of fifty
+    told = many.assign(rank1=np.where(many.index == 30, .2, many.rank1), rank1_low=np.where(many.index == 30, .147, many.rank1_low))
+    chosen = many.assign(auc=np.where(many.index == 30, .56, many.auc), auc_low=np.where(many.index == 30, .51, many.auc_low))
+    assert all(set(disclosure_charts.noted(table).note) == {"plain does not identify either"} for table in (many, lucky, chosen)) and disclosure_charts.noted(lucky).rank1_low[30] == .0055
+    assert disclosure_charts.noted(told).note[30] == "the attacks on plain do not use what tells here" and disclosure_charts.noted(lucky[30:31].assign(view="plain").drop(columns=["auc", "auc_low"])).note.tolist() == [""] # alone, it would count
+
+def test_no_line_joins_the_policies():
+    rows = pd.DataFrame([{"dataset": "d", "policy": policy, "auc": a, "auc_low": a - .02, "auc_high": a + .02, "overhead_percent": o} for policy, a, o in (("none", .7, 0), ("padme", .68, 2), ("power-of-two", .6, 30), ("maximum", .5, 44))])
+    axes = disclosure_charts.plot_length(rows).axes[0]
+    assert not [line for line in axes.lines if len(line.get_xdata()) > 1 and line.get_linestyle() == "-"] and len(axes.containers) == 4
 
 def test_charts_take_what_the_attacks_give(identity):
     table = identity.assign(dataset="toy")

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from medcrypt.core import RunPaths
 from medcrypt.evaluation import frontier_charts
-from medcrypt.evaluation.frontier import COLUMNS, DROP, RAW, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
+from medcrypt.evaluation.frontier import COLUMNS, DROP, FEWEST, RAW, SECOND, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
 from medcrypt.evaluation.plots import PlotError, is_blank, load_table, save_figure, save_table, style
 from medcrypt.evaluation.unmeasured import save_unmeasured
 
@@ -39,7 +39,7 @@ def identity(datasets=("a", "b", "c"), found=("plain",)):
 def frontier_table(performance, drops, attacks, sizes, who=None, noise=None): return whole_table(performance, drops, attacks, sizes, identity() if who is None else who, noise)
 
 
-def test_networks_are_named_beforehand():
+def test_utility_is_that_of_a_masked_cnn_or_the_second_learner():
     performance, drops, attacks, sizes = tables(); better = performance[performance["view"].isin(["plain", "blocks-0.5"])].assign(model="plain-cnn", auc=.99, auc_low=.98, auc_high=1.)
     others = pd.DataFrame({"dataset": "a", "model": ["svm on hog", "view alone", "logistic regression", "logistic regression within view"], "view": ["plain", "covariate", "length", "length"], "auc": [.99, .99, .6, .61], "images": 900, "prevalence": .4})
     performance = pd.concat([better, performance, others], ignore_index=True).assign(verdict="chance")
@@ -49,6 +49,34 @@ def test_networks_are_named_beforehand():
     assert (table.attack == "learned").all() and table.ssim_attack["le"] == .6 and table.bytes_ratio["cbc"] == 2 and table.auc_drop["plain"] == 0 and (table.n_attack == 64).all()
     assert table.loc["cbc", ["hidden_raw", "hidden_attack", "useful", "in_corner"]].tolist() == [True, "yes", False, False]
     assert left_out(performance, attacks) == {"a": ["length"]} and "view alone" not in set(networks(performance).model)
+
+
+def second(view, auc, half=.004):
+    "Rows of the support vector machine on all pixels: of performance and of drops."
+    return pd.DataFrame([{"dataset": "a", "model": SECOND, "view": view, "auc": auc, "auc_low": auc - .02, "auc_high": auc + .02, "images": 900, "prevalence": .4}]), pd.DataFrame([{"dataset": "a", "reference": "masked-cnn on plain", "model": SECOND, "view": view, "auc_drop": .9 - auc, "auc_drop_low": .9 - auc - half, "auc_drop_high": .9 - auc + half}])
+
+
+def test_the_better_learner_counts_but_on_plain():
+    performance, drops, attacks, sizes = tables(); more = [second(v, auc) for v, auc in (("plain", .99), ("blocks-0.5", .7), ("le", .88), ("cbc", .5))]
+    undefined = second("codestream", np.nan)[0]; both = pd.concat([performance, undefined, *(m[0] for m in more)]), pd.concat([drops, *(m[1] for m in more)])
+    table = frontier_table(*both, attacks, sizes).set_index("view")
+    assert table.model.to_dict() == {"plain": "masked-cnn", "blocks-0.5": "masked-cnn", "le": SECOND, "codestream": "masked-cnn on codestream", "cbc": "masked-cnn on cbc"} # of equals the network
+    assert table.auc["le"] == .88 and table.auc_drop["le"] == pytest.approx(.02) and table.useful["le"] and table.auc["plain"] == .9 and table.auc_needed["le"] == pytest.approx(.87)
+    gone = both[0][both[0].model != "masked-cnn on le"]
+    assert frontier_table(gone, both[1], attacks, sizes).set_index("view").model["le"] == SECOND and left_out(gone, attacks) == {} and left_out(performance[performance["view"] != "le"], attacks) == {"a": ["le"]}
+
+
+def test_a_better_plain_cnn_is_named():
+    performance, drops, attacks, sizes = tables(drop=(0, .01, .2, .4, .4)); reverse = [{**row, "reference": "plain-cnn on plain", **{k: row[k] + .06 for k in ("auc_drop", "auc_drop_low", "auc_drop_high")}} for row in drops.to_dict("records")]
+    reverse.append({**reverse[0], "model": "masked-cnn", "view": "plain", "auc_drop": .06, "auc_drop_low": .05, "auc_drop_high": .07})
+    cnn = lambda high: pd.DataFrame([{"dataset": "a", "reference": "masked-cnn on plain", "model": "plain-cnn", "view": "plain", "auc_drop": -.06, "auc_drop_low": -.08, "auc_drop_high": high}])
+    of = lambda *more: frontier_table(performance, pd.concat([drops, *more]), attacks, sizes)
+    table = of(pd.DataFrame(reverse), cnn(-.04)); clause = "blocks-0.5 keeps the Masked-CNN's AUC at SSIM 0.200 [0.198, 0.202], loses 0.070 of a plain CNN's"
+    assert np.allclose(table.auc_drop_plain_cnn, [.06, .07, .26, .46, .46]) and np.allclose(table.auc_drop_plain_cnn_high - table.auc_drop_plain_cnn, [.01, *[.004] * 4]) and (table.plain_cnn_better == "yes").all() and table.useful["blocks-0.5" == table["view"]].all()
+    assert clause in answer(table) and answer(table).count("loses 0.070 of a plain CNN's") == 2
+    kept = pd.DataFrame(reverse).assign(auc_drop=.01, auc_drop_low=0., auc_drop_high=.02) # of a plain CNN's too
+    for other, word in ((of(pd.DataFrame(reverse), cnn(.01)), "undecided"), (of(cnn(-.04)), "yes"), (of(), "undecided"), (of(kept, cnn(-.04)), "yes")): assert "plain CNN" not in answer(other) and set(other.plain_cnn_better) == {word}
+    assert of().auc_drop_plain_cnn.isna().all() and tuple(of().drop(columns=[c for c in of() if "noise" in c])) == tuple(c for c in COLUMNS if "noise" not in c)
 
 
 def test_a_label_read_or_a_picture_found_is_not_hidden():
@@ -72,9 +100,27 @@ def test_what_is_not_defined_is_never_hidden():
 def test_few_pictures_do_not_decide_and_the_ungated_attack_only_tells():
     performance, drops, attacks, sizes = tables(); row = attacks[(attacks["view"] == "le") & (attacks.attack == "learned")]
     lucky = row.assign(attack="jigsaw", n=8, ssim=.7, ssim_mean_picture=.3, ssim_as_it_is=.001, ssim_as_it_is_low=0., ssim_as_it_is_high=.002)
-    ungated = row.assign(attack="learned, ungated", ssim=.99, beats_mean=True, auc=.95, auc_low=.9, n=100)
-    table = frontier_table(performance, drops, pd.concat([lucky, attacks, ungated], ignore_index=True), sizes).set_index("view").loc["le"]
-    assert table.attack == "jigsaw" and table.n_attack == 8 and table.ssim_raw == .05 and table.n_raw == 64 and not table.hidden_raw and table.auc_attack == .95 and table.told == "yes"
+    ungated = lambda beats: row.assign(attack="learned, ungated", ssim=.99, beats_mean=beats, auc=.95, auc_low=.9, n=100)
+    found = lambda beats, rest=attacks: frontier_table(performance, drops, pd.concat([lucky, rest, ungated(beats)], ignore_index=True), sizes).set_index("view").loc["le"]
+    for beats in (False, None, np.nan):
+        table = found(beats); assert table.attack == "jigsaw" and table.n_attack == 8 and table.ssim_raw == .05 and table.n_raw == 64 and not table.hidden_raw and table.auc_attack == .95 and table.n_auc_attack == 100 and table.told == "yes"
+    assert found(True).attack == "learned, ungated" and found(True).ssim_attack == .99 and found(True).n_attack == 100
+
+
+def test_the_ungated_attack_counts_where_it_beats_the_mean_picture():
+    "Table 8 says of each try whether it does, and table 10 says the same."
+    performance, drops, attacks, sizes = tables(beats=(True, True, False, False, False)); row = attacks[(attacks["view"] == "le") & (attacks.attack == "learned")].assign(attack="learned, ungated")
+    of = lambda beats, rest=attacks: frontier_table(performance, drops, pd.concat([rest, row.assign(beats_mean=beats)], ignore_index=True), sizes).set_index("view")
+    assert of(False).loc["le", ["beats_mean", "hidden_attack"]].tolist() == ["no", "yes"] and of(True).loc["le", ["beats_mean", "hidden_attack"]].tolist() == ["yes", "no"]
+    rest = attacks[attacks["view"] != "le"]; assert "le" not in of(False, rest).index and of(True, rest).attack["le"] == "learned, ungated" # nothing else was tried
+    assert left_out(performance, pd.concat([rest, row])) == {"a": ["le"]} and left_out(performance, pd.concat([rest, row.assign(beats_mean=True)])) == {}
+
+
+def test_what_fewer_than_fifty_pictures_tell_is_undecided():
+    made = tables(drop=(0, .05, .2, .4, .01)); row = made[2][(made[2]["view"] == "cbc") & (made[2].attack == "learned")].assign(attack="jigsaw", auc=.9, auc_low=.8)
+    of = lambda *more: frontier_table(made[0], made[1], pd.concat([made[2], *more], ignore_index=True), made[3]).set_index("view").loc["cbc"]
+    assert (of().told, of(row.assign(n=FEWEST - 1)).told, of(row.assign(n=FEWEST)).told, of(row.assign(n=16), row.assign(n=200)).told) == ("no", "undecided", "yes", "yes") and of(row.assign(n=16, auc_low=.49)).told == "no"
+    few = of(row.assign(n=16)); assert (few.hidden_attack, few.n_auc_attack, few.auc_attacker, few.n_attack) == ("undecided", 16, "jigsaw", 64) and not few.in_corner_attack
 
 
 def test_what_is_read_from_a_few_pictures_does_not_stand_for_what_is_shown():
@@ -95,7 +141,7 @@ def test_negative_ssim_is_no_better_and_noise_is_named():
     made = tables(drop=(0, .05, .2, .4, .01), raw=(1, .2, .05, -.3, -.3)); table = frontier_table(*made); assert not table.hidden_raw.any() and verdicts(table)["raw", "a"] == "no"
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8); noise = noise_ssim(images, np.arange(40), count=30, seed=1, resamples=100)
     assert noise == noise_ssim(images, np.arange(40), count=30, seed=1, resamples=100) and abs(noise["ssim_noise"]) < .03 and noise["ssim_noise_low"] <= noise["ssim_noise"] <= noise["ssim_noise_high"]
-    loud = {"a": {"ssim_noise": .012, "ssim_noise_low": .008, "ssim_noise_high": .016}}; assert "not even uniform noise" in answer(frontier_table(*made, noise=loud)) and "noise" not in answer(table) + answer(frontier_table(*tables(), noise=loud)) # where a view passes noise is no excuse
+    loud = {"a": {"ssim_noise": .012, "ssim_noise_low": .008, "ssim_noise_high": .016}}; assert "even noise fails: 0.012 [0.008, 0.016]" in answer(frontier_table(*made, noise=loud)) and "noise" not in answer(table) + answer(frontier_table(*tables(), noise=loud)) # where a view passes noise is no excuse
 
 
 def test_without_an_interval_nothing_is_shown_to_be_inside():
@@ -145,23 +191,30 @@ ATTACK_ONLY = dict(drop=(0, .01, .2, .4, .4), ssim=(.99, .3, .6, .35, .35), beat
 @pytest.mark.parametrize("made, raw, best", [(NO, "no", "no"), (YES, "yes", "yes"), (CROSS, "undecided", "undecided"), (RAW_ONLY, "yes", "no"), (RAW_CROSS, "undecided", "no"), (ATTACK_ONLY, "no", "yes")])
 def test_every_answer(made, raw, best):
     table = frontier_table(*tables(**made)); text = answer(table, {"a": "made-up pictures"}); first, second = text.split(". Against ")
-    say = {"yes": "hold together:", "no": "do not hold together:", "undecided": "are undecided:"}
+    say = {"yes": "hold together:", "no": "do not hold together", "undecided": "are undecided:"}
     assert verdicts(table) == {("raw", "a"): raw, ("best", "a"): best} and f"claims {say[raw]}" in first and f"they {say[best]}" in second and text.endswith(".") and text.count(". ") == 1 and text.count("on made-up pictures") == 2
-    if raw == "no": assert "the AUC at an SSIM of" in first or "no view keeps the AUC" in first
-    assert len(text) < 700
+    if raw == "no": assert "do not hold together in any of 4 views:" in first and ("the AUC at SSIM" in first or "no view keeps the AUC" in first)
+    assert max(len(sentence.split()) for sentence in (first, second)) <= 50
     assert table.in_corner.any() == (raw == "yes") and table.in_corner_attack.any() == (best == "yes")
 
 
 def test_data_sets_that_disagree():
     parts = [frontier_table(*tables((name,), **made)) for name, made in (("a", YES), ("b", NO), ("c", CROSS))]; text = answer(pd.concat(parts, ignore_index=True))
     assert text.count("depend on the data:") == 2 and text.count(". ") == 1 and "on a cbc has both" in text and "on b none of 4 views has both" in text and "on c cbc cannot be decided" in text
-    assert verdicts(pd.concat(parts))["best", "b"] == "no" and "do not hold together: on a" in answer(frontier_table(*tables(("a", "b"), **NO)))
+    assert verdicts(pd.concat(parts))["best", "b"] == "no" and "do not hold together in any of 4 views: on a blocks-0.5 keeps" in answer(frontier_table(*tables(("a", "b"), **NO)))
+
+
+@pytest.mark.parametrize("made", [NO, YES, CROSS, RAW_ONLY, RAW_CROSS, ATTACK_ONLY])
+def test_two_data_sets_make_two_short_sentences(made):
+    loud = {d: {"ssim_noise": .012, "ssim_noise_low": .008, "ssim_noise_high": .016} for d in "ab"}
+    text = answer(frontier_table(*tables(("a", "b"), **made), identity(found=("plain", "blocks-0.5")), loud), {"a": "radiograph phantom", "b": "CT phantom"})
+    assert text.count(". ") == 1 and max(len(sentence.split()) for sentence in text.split(". ")) <= 60
 
 
 def test_nothing_useful_and_nothing_hidden():
     assert "no view keeps the AUC" in answer(frontier_table(*tables(drop=(0, .2, .2, .4, .4))))
     alone = tables(drop=(0, .2, .2, .4, .4)); alone = (*(t[t["view"].isin(["plain", "cbc"])] for t in alone[:3]), alone[3])
-    assert "none of 1 view has both" in answer(frontier_table(*alone))
+    assert "do not hold together in the only view: on a no view keeps the AUC" in answer(frontier_table(*alone))
 
 
 @settings(max_examples=60, deadline=None)

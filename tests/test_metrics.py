@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn import metrics as reference
 
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import f1_score
 
 from medcrypt.evaluation.calibration import calibration
 from medcrypt.evaluation.curves import plot_calibration
@@ -160,6 +161,8 @@ def test_drops_are_those_of_common_repetitions():
         assert (found.model, found.repetitions, found.n, found.patients) == (other, 1, 240, 120) and found.equals(alone)
         each = {m: np.mean([auc(run.label, run.probability) for _, run in first[first.model == m].groupby("fold")]) for m in ("masked-cnn", "plain-cnn")}
         assert found.auc_drop == pytest.approx(sign * (each["masked-cnn"] - each["plain-cnn"]))
+        f1 = {m: f1_score(p.label, p.probability >= p.threshold) for m, p in first.groupby("model")}
+        assert found.f1_drop == pytest.approx(sign * (f1["masked-cnn"] - f1["plain-cnn"])) and found.f1_drop_low < found.f1_drop < found.f1_drop_high
     assert drop_table(repeated(), seed=0, resamples=20).repetitions.tolist() == [3]
     for wrong in (few[~((few.model == "plain-cnn") & (few.image == 7))], few[(few.model == "plain-cnn") | (few.seed > 0)]): # a picture less; none in common
         with pytest.raises(PerformanceError, match="not tested on the same images"): drop_table(wrong, seed=0, resamples=10)

@@ -239,3 +239,9 @@ def test_check_sync_names_what_is_out_of_step(tmp_path, change):
     found = check_sync.differences(tmp_path)
     assert found and all(re.match(r"(nbs|medcrypt)/\S+\.(py|ipynb) (differs|is missing|comes from no notebook)$", line) for line in found)
     assert check_sync.contents(tmp_path) == before, "the checkout is judged, never changed"
+
+
+@pytest.mark.parametrize("path", PAPER, ids=name)
+def test_a_step_fits_with_one_thread_wherever_it_is_run(path):
+    found = [argument for cell in code_cells(path) for argument in re.findall(r"training\.configure\((.*?)\)", source(cell))]
+    assert set(found) <= {"1"}   # in JupyterLab no chain says how many: with another number the last digits would be others

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 import medcrypt.evaluation.charts as charts
 import medcrypt.evaluation.frontier_charts as frontier_charts
@@ -25,10 +26,12 @@ BYTES = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
 
 FRONTIER = FRAME.assign(ssim_attack=[.9, .5, .3], ssim_mean_picture=.3, auc_needed=.87)
 
+TWO = pd.concat([FRAME.assign(second=False), FRAME[:2].assign(second=True, auc=[.8, np.nan]), FRAME[:1].assign(second=True, view="le", auc=.7, auc_low=.6, auc_high=.75)])
+
 EVERY = {
-    "roc": lambda: charts.plot_roc(CURVES), "ladder": lambda: charts.plot_ladder(FRAME), "ratio": lambda: charts.plot_ratio(FRAME), "storage": lambda: charts.plot_storage(STORAGE),
+    "roc": lambda: charts.plot_roc(CURVES), "ladder": lambda: charts.plot_ladder(FRAME), "two_learners": lambda: charts.plot_ladder(TWO), "ratio": lambda: charts.plot_ratio(FRAME), "storage": lambda: charts.plot_storage(STORAGE),
     "leakage": lambda: leakage_charts.plot_leakage(LEAKAGE), "histograms": lambda: leakage_charts.plot_histograms({"plain": BYTES // 2, "cipher": BYTES}),
-    "silhouette": lambda: leakage_charts.plot_silhouette({"plain": BYTES[:2] // 128, "cipher": BYTES[2:]}), "sensitivity": lambda: leakage_charts.plot_sensitivity(SENSITIVITY), "latency": lambda: charts.plot_latency(LATENCY),
+    "silhouette": lambda: leakage_charts.plot_silhouette({"noise": {"plain": BYTES[:2] // 128, "cipher": BYTES[2:]}, "large noise": {"plain": np.tile(BYTES[:2], (1, 3, 3)), "cipher": np.tile(BYTES[2:], (1, 3, 3))}}), "sensitivity": lambda: leakage_charts.plot_sensitivity(SENSITIVITY), "latency": lambda: charts.plot_latency(LATENCY),
     "fidelity": lambda: charts.plot_fidelity(pd.DataFrame({"dataset": "x", "a": [.1, .9], "b": [.1, .8], "threshold": .5})), "frontier": lambda: frontier_charts.plot_frontier(FRONTIER),
     "examples": lambda: charts.plot_examples([PICTURE] * 3, ["a", "b", "c"]), "pipeline": lambda: charts.plot_pipeline([("one", PICTURE, "note"), ("two", None, "text only")]),
     "architecture": lambda: charts.plot_architecture([("a", "A", "text", 0, 0), ("b", "B", "text", 1, 0)], [("a", "b", "goes")])}
@@ -42,7 +45,7 @@ def test_every_chart_is_saved_alike_twice(name, tmp_path):
 
 FIVE = ["radiographs (synthetic, 64 x 64)", "ChestX-ray14 sample, effusion, pixels of the files", "nih", "LIDC-IDRI sample, malignancy, DICOM files", "folder"]
 wide = lambda frame, column="dataset": pd.concat([frame.assign(**{column: name}) for name in FIVE])
-MANY = {"many roc": lambda: charts.plot_roc(wide(CURVES)), "many ladder": lambda: charts.plot_ladder(wide(FRAME)), "many ratio": lambda: charts.plot_ratio(wide(FRAME)), "many storage": lambda: charts.plot_storage(wide(STORAGE, "group")),
+MANY = {"many roc": lambda: charts.plot_roc(wide(CURVES)), "many ladder": lambda: charts.plot_ladder(wide(FRAME)), "many with two learners": lambda: charts.plot_ladder(wide(TWO)), "many ratio": lambda: charts.plot_ratio(wide(FRAME)), "many storage": lambda: charts.plot_storage(wide(STORAGE, "group")),
         "many latency": lambda: charts.plot_latency(wide(LATENCY, "group")), "many frontier": lambda: frontier_charts.plot_frontier(wide(FRONTIER))}
 
 @pytest.mark.parametrize("name", [*EVERY, *MANY])
@@ -132,6 +135,40 @@ def test_missing_columns_are_named():
 def test_undefined_auc_is_shown():
     figure = charts.plot_ladder(FRAME.assign(auc=[.9, np.nan, .5]))
     assert "not defined" in [text.get_text() for text in figure.axes[0].texts]
+
+def test_a_second_learner_is_open_lower_in_the_row_and_second_in_the_number():
+    figure = charts.plot_ladder(TWO)
+    axes, = figure.axes
+    texts = {text.xy[1]: text.get_text() for text in axes.texts}
+    assert texts == {0: "0.90 / 0.80", 1: "0.85 / not defined", 2: "0.50", 3: "– / 0.70"}
+    lines = [bar.lines[0] for bar in axes.containers]
+    filled, opened = ([line for line in lines if (line.get_markerfacecolor() == "white") == white] for white in (False, True))
+    assert [len(filled), len(opened)] == [3, 2] and filled[0].get_ydata()[0] < opened[0].get_ydata()[0] and filled[0].get_color() == opened[0].get_color() # rows go down
+    assert filled[2].get_ydata()[0] == 2 and opened[1].get_ydata()[0] == 3 # alone in its row, in its middle
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["filled: network", "open: support vector machine on all pixels"]
+    for table in (FRAME, FRAME.assign(second=False)): assert not charts.plot_ladder(table).legends
+
+def test_members_of_a_family_have_curves_of_their_own():
+    names = ["blocks-0.25", "blocks-0.5", "blocks-0.75", "blocks-0.9"]
+    lines = charts.plot_roc(pd.concat(CURVES.assign(view=view) for view in ["plain", *names])).axes[0].get_legend().get_lines()
+    assert len({(line.get_color(), line.get_linestyle(), line._unscaled_dash_pattern[1]) for line in lines}) == 5 and len({line.get_color() for line in lines}) == 5
+    assert lines[-1].get_color() == pytest.approx(to_rgb(view_style("blocks-0.9")["color"]))
+
+def test_fidelity_counts_predictions_and_pictures():
+    pairs = pd.DataFrame({"dataset": "x", "a": [.1, .9, .2], "b": [.1, .8, .3]})
+    title = lambda frame: charts.plot_fidelity(frame).axes[0].get_title(loc="left").replace("\u00a0", " ").replace("\n", " ")
+    assert title(pairs) == title(pairs.assign(image=[0, 1, 2])) == "x (n = 3)" and title(pairs.assign(image=[0, 1, 0])) == "x (3 predictions of 2 pictures)"
+    axes = charts.plot_fidelity(pairs).axes[0]
+    assert axes.lines[0].get_zorder() > axes.collections[0].get_zorder()
+
+def test_a_silhouette_needs_the_same_schemes_in_each_row_and_shows_where_blocks_repeat():
+    pair = BYTES[:2].copy(); pair[:, :4] = 0
+    figure = leakage_charts.plot_silhouette({"noise": {"plain": pair}, "large": {"plain": np.tile(pair, (1, 30, 30))}})
+    small, large = figure.axes
+    assert [small.get_ylabel(), large.get_ylabel()] == ["noise\n16 × 16 pixels", "large\n480 × 480 pixels"] and small.get_title(loc="left") == "plain\n25.0 % of blocks repeat" and large.get_title(loc="left") == "100.0 % of blocks repeat"
+    shown = small.images[0].get_array(); assert (shown[:4, :, 0] != shown[:4, :, 2]).all() and (shown[4:, :, 0] == shown[4:, :, 2]).all() and max(large.images[0].get_array().shape) <= 192
+    for bad in ({}, {"a": {}}, {"a": {"plain": pair}, "b": {"cipher": pair}}, {"a": {"plain": pair, "cipher": np.tile(pair, (1, 1, 2))}}, {"a": {"plain": pair[:, :, :8]}}, {"a": {"plain": pair.astype(float)}}):
+        with pytest.raises(PlotError, match="silhouette"): leakage_charts.plot_silhouette(bad)
 
 def test_manifest(tmp_path):
     run = RunPaths(tmp_path / "out")

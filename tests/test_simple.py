@@ -1,13 +1,17 @@
 "Baselines without a network: what they find, what they must not find, and the covariates that some of them need."
 import json, os, subprocess, sys, zipfile
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from medcrypt.cli.chain import ChainError, configure, prepare
 from medcrypt.cli.main import parser
-from medcrypt.core import ConfigError, MedcryptError
+from medcrypt.core import PROFILES, ConfigError, MedcryptError, RunPaths, seeded_bytes, write_bytes
+from medcrypt.crypto.keys import Key
 from medcrypt.evaluation.metrics import auc, best_threshold
 from medcrypt.imaging.datasets import Dataset, write_archive
 from medcrypt.imaging.loading import load_folder, select
@@ -17,7 +21,10 @@ from medcrypt.imaging.sources import detect
 from medcrypt.imaging.splits import plan
 from medcrypt.imaging.tables import DataError, load_config
 from medcrypt.learning import simple
-from medcrypt.learning.simple import BaselineError, baselines, by_covariate, by_hog, by_length, by_pixels, by_svm
+from medcrypt.learning.study import Study
+from medcrypt.vault import archive
+from medcrypt.vault.contract import dataset_key
+from medcrypt.learning.simple import BaselineError, baselines, by_all_pixels, by_covariate, by_hog, by_length, by_pixels, by_svm
 
 N = 400
 WHO = np.array([f"P{i // 2}" for i in range(N)])
@@ -192,6 +199,46 @@ def test_all_baselines_in_one_table(world):
     few = baselines(Dataset("x", given["pixels"], y, WHO, np.arange(N)), None, splits, choose_threshold=best_threshold)
     assert few.model.unique().tolist() == ["svm on pixels", "svm on hog"] and simple.count_of(Dataset("x", given["pixels"], y, WHO, np.arange(N)), None) == 2
     assert few.equals(rows[rows["view"] == "plain"].reset_index(drop=True))     # covariates do not touch them
+
+
+@pytest.mark.parametrize("move", ["places", "negatives", "both"])
+def test_one_key_for_all_hides_nothing_from_distances(world, move):
+    y, splits, _ = world; draw = np.random.default_rng(5); x = draw.integers(0, 128, (N, 12, 12)).astype(np.uint8)
+    x[y == 1, 2:8, 1:5] += 60; x[y == 0, 2:8, 7:11] += 60; flat = x.reshape(N, -1) # the label is where the square lies: no sum tells it
+    if move != "places": flat = np.where(draw.random(flat.shape[1]) < .5, 255 - flat, flat)
+    if move != "negatives": flat = flat[:, draw.permutation(flat.shape[1])]
+    before, after = (by_all_pixels(v, y, splits, choose_threshold=best_threshold) for v in (x, flat.reshape(x.shape)))
+    assert set(before.model) == {simple.ALL_PIXELS} and np.allclose(before.probability, after.probability, atol=1e-3)
+    other = np.stack([row[np.random.default_rng(i).permutation(row.size)] for i, row in enumerate(flat)]).reshape(x.shape)  # a key for each
+    assert area(before) > .95 and .38 < area(by_all_pixels(other, y, splits, choose_threshold=best_threshold)) < .62
+
+
+def test_the_second_learner_looks_through_every_scheme_and_at_each_sealing(tmp_path):
+    views = ("plain", "blocks-0.5", "le", "etc", "etc-each", "cbc"); run = RunPaths(tmp_path); draw = np.random.default_rng(0); y = np.arange(60) // 2 % 2
+    images = draw.integers(0, 128, (60, 16, 16)).astype(np.uint8); images[y == 1, 4:12, 4:12] += 60
+    Dataset("d", images, y, [f"P{i // 2}" for i in range(60)], np.arange(60).astype(str), {"label": "sick", "modality": "CXR", "title": "squares", "synthetic": True, "block": 4, "preprocessing": {"size": [16, 16]}}).save(run.dataset("d"))
+    index = archive.fill(archive.open_archive(run, "d"), images, dataset_key(Key(bytes(32)), "d"), views=views, block=4, bits=8, random=seeded_bytes(0, "vault"), repetitions=2)
+    write_bytes(run.index("d"), pd.DataFrame(index).to_csv(index=False).encode())
+    study = Study(run, "d", replace(PROFILES["smoke"], views=views, folds=2, seeds=2), 0); ticks = []
+    rows = study.fit_all_pixels(choose_threshold=best_threshold, tick=lambda: ticks.append(1))
+    assert study.all_pixels == {"plain": (0,), "le": (0,), "etc": (0,), "cbc": (0, 1)} and len(ticks) == 2 * 5 and set(rows.model) == {simple.ALL_PIXELS}
+    assert rows.groupby("view").size().to_dict() == {"plain": 60, "le": 60, "etc": 60, "cbc": 120}
+    by = {view: part.set_index(["seed", "image"]).probability for view, part in rows.groupby("view")}
+    assert np.allclose(by["plain"], by["etc"][by["plain"].index], atol=1e-3)                    # the same distances
+    assert roc_auc_score(y, by["etc"].sort_index()) > .9 and not np.allclose(by["cbc"].loc[0].sort_index(), by["cbc"].loc[1].sort_index())
+    none = Study(run, "d", replace(study.profile, views=("plain", "blocks-0.5")), 0); assert none.all_pixels == {} and none.fit_all_pixels(choose_threshold=best_threshold).empty
+    own = Study(run, "d", replace(study.profile, each_key=True), 0); assert own.all_pixels["etc-each"] == (0,)
+
+
+def test_the_folds_of_a_repetition_mirror_each_other_where_nothing_can_be_learned():
+    "Random bytes: chance on average, and the two halves agree in how far off they are, which a permutation of probabilities that stand does not know."
+    found = []
+    for k in range(40):
+        draw = np.random.default_rng(k); y = np.arange(120) % 2; x = draw.integers(0, 256, (120, 12, 12)).astype(np.uint8); order = draw.permutation(120); a, b = order[:60], order[60:]
+        rows = by_all_pixels(x, y, {(0, 0): (a[:48], a[48:], b), (0, 1): (b[:48], b[48:], a)}, choose_threshold=best_threshold)
+        found.append([auc(part.label.to_numpy(), part.probability.to_numpy()) for _, part in rows.groupby("fold")])
+    found = np.array(found); means = found.mean(1)
+    assert abs(means.mean() - .5) < 4 * means.std(ddof=1) / 40 ** .5 and np.corrcoef(found.T)[0, 1] > .3
 
 
 # --- covariates of a data set

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['plot_roc', 'plot_ladder', 'plot_ratio', 'plot_storage', 'plot_latency', 'plot_fidelity']
 
-# %% ../../nbs/api/58_charts.ipynb #ba29e074
+# %% ../../nbs/api/58_charts.ipynb #4aee744d
 import textwrap
 from typing import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -23,10 +24,10 @@ def _need(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     if missing or frame.empty: raise PlotError(f"plot: the table {'has no rows' if not missing else 'has no column ' + ', '.join(missing)}")
     return frame
 
-def _title(axes, text: str, part: pd.DataFrame, letters: int = 40):
+def _title(axes, text: str, part: pd.DataFrame, letters: int = 40, count: str = ""):
     if "n" in part:
         low, high = int(part["n"].min()), int(part["n"].max())
-        text += " " + f"(n = {low:,}{'' if low == high else f' to {high:,}'})".replace(" ", "\u00a0") # no line break inside
+        text += " " + (count or f"(n = {low:,}{'' if low == high else f' to {high:,}'})").replace(" ", "\u00a0") # no line break inside
     axes.set_title(textwrap.fill(text, letters), loc="left")
 
 def _panels(count: int, height: float, foot: float = 0., columns: int = 2, **options) -> tuple:
@@ -53,7 +54,12 @@ def _chance_band(axes, horizontal: bool = False):
 def _groups(frame: pd.DataFrame, column: str) -> list:
     return [(str(key), frame[frame[column] == key]) for key in frame[column].unique()]
 
-# %% ../../nbs/api/58_charts.ipynb #28b4594c
+# %% ../../nbs/api/58_charts.ipynb #969c5e74
+_LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+
+def _shade(color: str, member: int, of: int) -> tuple: # of a family's colour, from dark to itself
+    return tuple((.35 + .65 * (member + 1) / of) * channel for channel in to_rgb(color))
+
 @style()
 def plot_roc(
     curves: pd.DataFrame, # dataset, view, false_positive_rate, true_positive_rate (+ _low, _high); optional auc (+ _low, _high) and n
@@ -63,17 +69,18 @@ def plot_roc(
     panels = _groups(curves, "dataset")
     figure, grid = _panels(len(panels), 3.9, sharey=True)
     for axes, (dataset, panel) in zip(grid, panels):
-        seen = [] # members of a family look alike but for the line
+        looks, seen = [view_style(view) for view in panel["view"].unique()], [] # members of a family differ in line and shade
         for view, part in _groups(panel, "view"):
             look, first = view_style(view), part.iloc[0]
+            member, color = seen.count(look), _shade(look["color"], seen.count(look), looks.count(look))
             seen.append(look)
             label = view if "auc" not in part else f"{view}: " + (f"{first['auc']:.2f}" + (f" [{first['auc_low']:.2f}, {first['auc_high']:.2f}]" if "auc_low" in part else ""))
-            axes.plot(part["false_positive_rate"], part["true_positive_rate"], color=look["color"], linestyle=("-", "--", ":", "-.")[(seen.count(look) - 1) % 4], marker=look["marker"], markevery=.13, markersize=4, label=label)
+            axes.plot(part["false_positive_rate"], part["true_positive_rate"], color=color, linestyle=_LINES[member % len(_LINES)], marker=look["marker"], markevery=.13, markersize=4, label=label)
             if "true_positive_rate_low" in part:
-                axes.fill_between(part["false_positive_rate"], part["true_positive_rate_low"], part["true_positive_rate_high"], color=look["color"], alpha=.15, linewidth=0)
+                axes.fill_between(part["false_positive_rate"], part["true_positive_rate_low"], part["true_positive_rate_high"], color=color, alpha=.15, linewidth=0)
         axes.axline((0, 0), (1, 1), color=PALETTE["grey"], linestyle=":", linewidth=.8)
         axes.set(xlabel="false positive rate (1 - specificity)", xlim=(-.01, 1.01), ylim=(-.01, 1.01), box_aspect=1)
-        axes.legend(loc="lower right", title="AUC [95 %]" if "auc" in panel else None, title_fontsize=7, fontsize=7, labelspacing=.3, frameon=True, framealpha=.85, edgecolor="none") # where no curve is
+        axes.legend(loc="lower right", title="AUC [95 %]" if "auc" in panel else None, title_fontsize=7, fontsize=7, labelspacing=.3, handlelength=3.1, handletextpad=.5, borderpad=.2, frameon=True, framealpha=.85, edgecolor="none") # where no curve is
         _title(axes, dataset, panel)
     for axes in _left(grid): axes.set_ylabel("true positive rate (sensitivity)")
     return figure
@@ -81,24 +88,33 @@ def plot_roc(
 # %% ../../nbs/api/58_charts.ipynb #a4f163c9
 @style()
 def plot_ladder(
-    table: pd.DataFrame, # dataset, view, auc (+ _low, _high); optional n
+    table: pd.DataFrame, # dataset, view, auc (+ _low, _high); optional n, and second (bool): rows of another learner, drawn open below that of the same view
     views: list | None = None, # from top to bottom; None: in the order of the table
+    learners: tuple = ("network", "support vector machine on all pixels"), # what filled and open markers are called
 ) -> Figure:
     "AUC by view with intervals and the band of chance (.5 ± .05), data sets side by side. Raises PlotError."
     _need(table, "dataset", "view", "auc")
-    panels, views = _groups(table, "dataset"), views or list(table["view"].unique())
-    figure, grid = _panels(len(panels), 1 + .27 * len(views), sharey=True)
+    table = table.assign(second=table["second"].astype(bool) if "second" in table else False)
+    panels, views, two = _groups(table, "dataset"), views or list(table["view"].unique()), bool(table["second"].any())
+    figure, grid = _panels(len(panels), 1 + .27 * len(views), .3 * two, sharey=True)
     left = min(.4, np.floor(10 * table[[name for name in ("auc", "auc_low") if name in table]].min().min()) / 10)
     for axes, (dataset, panel) in zip(grid, panels):
         _chance_band(axes)
+        pairs = set(panel["view"][panel["second"]]) & set(panel["view"][~panel["second"]])
         for row, whisker in zip(panel.to_dict("records"), _whiskers(panel, "auc").T):
-            place = views.index(row["view"])
-            if not np.isnan(row["auc"]): axes.errorbar(row["auc"], place, xerr=whisker[:, None], **view_style(row["view"]), capsize=2, linestyle="none")
-            text = f"{row['auc']:.2f}" if not np.isnan(row["auc"]) else "not defined"
-            axes.annotate(text, (1, place), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=8, annotation_clip=False)
+            place, open_ = views.index(row["view"]), {"markerfacecolor": "white", "elinewidth": .7, "capsize": 1.5, "markersize": 4.5} if row["second"] else {"capsize": 2}
+            if row["view"] in pairs: place += .2 if row["second"] else -.16
+            if not np.isnan(row["auc"]): axes.errorbar(row["auc"], place, xerr=whisker[:, None], **{**view_style(row["view"]), **open_}, linestyle="none")
+        for view, rows in panel.groupby("view", sort=False):
+            said = [f"{value:.2f}" if not np.isnan(value) else "not defined" for value in rows.sort_values("second", kind="stable")["auc"]]
+            text = " / ".join([*["–"] * bool(rows["second"].all()), *said])
+            axes.annotate(text, (1, views.index(view)), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=8, annotation_clip=False)
         axes.set(xlabel="AUC (95 % interval; grey: chance)", xlim=(left, 1), ylim=(len(views) - .5, -.5), yticks=range(len(views)), yticklabels=views)
         axes.grid(axis="x"); axes.tick_params(axis="y", length=0)
         _title(axes, dataset, panel)
+    if two:
+        marks = [grid[0].plot([], [], color=PALETTE["grey"], marker="o", linestyle="none", markerfacecolor=face)[0] for face in (PALETTE["grey"], "white")]
+        figure.legend(marks, [f"{what}: {learner}" for what, learner in zip(("filled", "open"), learners)], loc="outside lower center", ncols=2)
     return figure
 
 # %% ../../nbs/api/58_charts.ipynb #33ba764b
@@ -181,7 +197,7 @@ def plot_latency(
 # %% ../../nbs/api/58_charts.ipynb #83b395be
 @style()
 def plot_fidelity(
-    frame: pd.DataFrame, # dataset, a, b (probabilities of the same image); optional threshold
+    frame: pd.DataFrame, # dataset, a, b (probabilities of the same image); optional threshold, and image where one has several predictions
     *, a_label: str = "probability on the encrypted image", b_label: str = "probability on the decrypted image",
 ) -> Figure:
     "Probabilities on both inputs, one point an image; points off the diagonal differ, those in the shaded quarters change the decision. Raises PlotError."
@@ -189,7 +205,7 @@ def plot_fidelity(
     panels = _groups(frame, "dataset")
     figure, grid = _panels(len(panels), 3.4, sharey=True)
     for axes, (dataset, part) in zip(grid, panels):
-        axes.axline((0, 0), (1, 1), color=PALETTE["grey"], linestyle=":", linewidth=1)
+        axes.axline((0, 0), (1, 1), color="black", linestyle="--", linewidth=.8, zorder=3) # above the points
         axes.scatter(part["a"], part["b"], s=8, color=PALETTE["blue"], alpha=.35, linewidths=0, rasterized=True) # ten thousand points are megabytes of paths
         note = f"max |Δp| = {(part['a'] - part['b']).abs().max():.2g}"
         if "threshold" in part:
@@ -199,6 +215,7 @@ def plot_fidelity(
                 axes.fill_between([0, cut], cut, 1, color=PALETTE["orange"], alpha=.12, linewidth=0); axes.fill_between([cut, 1], 0, cut, color=PALETTE["orange"], alpha=.12, linewidth=0)
         axes.text(.03, .97, note, transform=axes.transAxes, va="top", fontsize=8, bbox={"facecolor": "white", "alpha": .8, "linewidth": 0, "pad": 2})
         axes.set(xlabel=textwrap.fill(a_label, 40), xlim=(-.02, 1.02), ylim=(-.02, 1.02), box_aspect=1)
-        _title(axes, dataset, part.assign(n=len(part)))
+        images = part["image"].nunique() if "image" in part else len(part)
+        _title(axes, dataset, part.assign(n=len(part)), count=f"({len(part):,} predictions of {images:,} pictures)" if images < len(part) else "")
     for axes in _left(grid): axes.set_ylabel(textwrap.fill(b_label, 42))
     return figure

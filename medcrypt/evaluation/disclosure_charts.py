@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['plot_length', 'strongest', 'noted', 'plot_identity']
 
-# %% ../../nbs/api/69_disclosure_charts.ipynb #51a384bd
+# %% ../../nbs/api/69_disclosure_charts.ipynb #8b55cb50
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from scipy.stats import norm
 
 from .charts import _chance_band, _groups, _need, _panels, _title, _whiskers
 from .plots import PALETTE, SERIES, PlotError, new_figure, style, view_style
@@ -27,9 +28,9 @@ def plot_length(
     figure = new_figure(3.6); axes = figure.subplots()
     _chance_band(axes, horizontal=True)
     for place, (dataset, part) in enumerate(_groups(table, "dataset")):
-        part, color = part.sort_values("overhead_percent"), SERIES[(place + 1) % 8]
+        color = SERIES[(place + 1) % 8]
         n = f" (n = {int(part['n'].max()):,})" if "n" in part else ""
-        axes.plot(part["overhead_percent"], part["auc"], color=color, linewidth=1, label=f"{dataset}{n}")
+        axes.plot([], [], color=color, linewidth=3, label=f"{dataset}{n}")
         for row, whisker in zip(part.to_dict("records"), _whiskers(part, "auc").T):
             if not np.isnan(row["auc"]): axes.errorbar(row["overhead_percent"], row["auc"], yerr=whisker[:, None], color=color, marker=_MARKERS.get(row["policy"], "h"), capsize=2, linestyle="none")
     policies = [policy for policy in _MARKERS if policy in set(table["policy"])]
@@ -54,16 +55,19 @@ def strongest(
     return best.reset_index(drop=True)
 
 def noted(
-    table: pd.DataFrame, # dataset, view, target, rank1_low, chance
+    table: pd.DataFrame, # dataset, view, target, rank1, rank1_low, chance
 ) -> pd.DataFrame:
-    "The same with a column note, which says where no attack finds the patient in `plain` either: a view is then no protection, whatever its grade. Optional columns n and auc_low."
-    keys = ["dataset", "target"]; plain = table[table["view"] == "plain"]
+    "The same with a column note, which says where no attack finds the patient in `plain` either: a view is then no protection, whatever its grade. Of a data set's and target's k numbers some pass chance by luck: each interval counts at level 1 - .05 / k (normal). Optional columns n, auc and auc_low."
+    keys, scores = ["dataset", "target"], [name for name in ("rank1", "auc") if f"{name}_low" in table]
+    tests = table.groupby(keys)[[f"{name}_low" for name in scores]].transform("count").sum(axis=1).clip(lower=1)
+    wide = table.assign(**{f"{name}_low": table[name] - (table[name] - table[f"{name}_low"]) * norm.isf(.025 / tests) / norm.isf(.025) for name in scores})
+    plain = wide[wide["view"] == "plain"]
     found = (plain["rank1_low"] > plain["chance"]).groupby([plain[k] for k in keys]).any()
     def note(row):
         if row.get("n") == 0: return "no patient has two pictures"
         if found.get((row["dataset"], row["target"]), True): return ""
         return "the attacks on plain do not use what tells here" if row["view"] != "plain" and (row["rank1_low"] > row["chance"] or row.get("auc_low", 0) > .5) else "plain does not identify either"
-    return table.assign(note=[note(row) for row in table.to_dict("records")])
+    return table.assign(note=[note(row) for row in wide.to_dict("records")])
 
 @style()
 def plot_identity(

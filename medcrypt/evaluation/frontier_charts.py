@@ -69,7 +69,7 @@ def plot_frontier(
             axes.annotate(row["view"], (1.04, y), (2, 0), textcoords="offset points", va="center", fontsize=7.5, color=look["color"], annotation_clip=False)
         axes.grid()
         _title(axes, dataset, panel)
-    for axes in _left(grid): axes.set_ylabel("AUC of the network (95 %)")
+    for axes in _left(grid): axes.set_ylabel("AUC of the better learner (95 %)")
     point = lambda size, **look: Line2D([], [], linestyle="none", marker="o", color=PALETTE["black"], markersize=np.sqrt(size), markeredgewidth=.8, **look)
     figure.legend([point(22), point(18, markerfacecolor="white"), Line2D([], [], color=PALETTE["grey"], linestyle="--", linewidth=.9), point(22 * 4), Patch(color=_STRIP, alpha=.55), Patch(color=_CORNER)],
                   ["best reconstruction", "view as it is", "mean picture", "twice the bytes of JPEG 2000", "SSIM as it is < .01, AUC drop ≤ .03*", "below the mean picture, AUC drop ≤ .03*"], title="* of the point; in the table the whole paired interval counts, and no label may be read and no picture found again", title_fontsize=7.5, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=.5)

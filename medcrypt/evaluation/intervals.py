@@ -121,22 +121,24 @@ def bootstrap_statistic(
     patients,  # (n,)
     *,
     statistic: str | Callable, # a key of STATISTICS, "brier", or a function of arrays (tp, fp, fn, tn)
+    against=None, # (n,) decisions of a second model on the same rows: then it is the difference, predicted - against, from the same resamples
     runs=None, seeds=None, seed: int, resamples: int = 2000, level: float = .95,
 ) -> Interval:
     "Mean over runs of a statistic of decisions, with its patient-level interval. Raises MetricError."
-    rows = _rows(labels, [predicted], patients, runs, seeds)
-    value, size = rows.columns[0], len(rows.run_seed)
-    if statistic == "brier": parts, function = [(value - rows.y) ** 2, np.ones(len(value))], lambda total, count: total / count
-    else:
-        function = STATISTICS.get(statistic) if isinstance(statistic, str) else statistic
-        if function is None: raise MetricError(f"statistic: unknown name {statistic!r}; choose {', '.join(STATISTICS)} or brier")
-        if np.setdiff1d(value, [0, 1]).size: raise MetricError("predicted: decisions must be 0 or 1 (apply the threshold first)")
+    rows = _rows(labels, [predicted] if against is None else [predicted, against], patients, runs, seeds)
+    function = (lambda total, count: total / count) if statistic == "brier" else STATISTICS.get(statistic) if isinstance(statistic, str) else statistic
+    if function is None: raise MetricError(f"statistic: unknown name {statistic!r}; choose {', '.join(STATISTICS)} or brier")
+    def sums(value): # of each run and patient
+        if statistic != "brier" and np.setdiff1d(value, [0, 1]).size: raise MetricError("predicted: decisions must be 0 or 1 (apply the threshold first)")
         yes = value == 1
-        parts = [yes & rows.y, yes & ~rows.y, ~yes & rows.y, ~yes & ~rows.y]
-    sums = [np.zeros((size, rows.patients)) for _ in parts]
-    for total, part in zip(sums, parts): np.add.at(total, (rows.run, rows.patient), part)
+        parts = [(value - rows.y) ** 2, np.ones(len(value))] if statistic == "brier" else [yes & rows.y, yes & ~rows.y, ~yes & rows.y, ~yes & ~rows.y]
+        totals = [np.zeros((len(rows.run_seed), rows.patients)) for _ in parts]
+        for total, part in zip(totals, parts): np.add.at(total, (rows.run, rows.patient), part)
+        return totals
+    models = [sums(value) for value in rows.columns]
     def of(weight):
-        with np.errstate(invalid="ignore", divide="ignore"): return function(*(total @ weight for total in sums))
+        with np.errstate(invalid="ignore", divide="ignore"): first, *second = (function(*(total @ weight for total in totals)) for totals in models)
+        return first - second[0] if second else first
     return _interval(rows, of, seed, resamples, level)
 
 # %% ../../nbs/api/52_intervals.ipynb #cb3b6134

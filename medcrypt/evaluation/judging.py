@@ -120,6 +120,7 @@ def decide(
             found = replace(strict, measured=found.measured, reason=strict.reason if claim.evidence == "real pictures" else f"{strict.reason} {extent(claim, some['table0_data'])}")
         elif found.verdict in MEASURED or found.measured != "-" and found.verdict == "unspecified":
             found = replace(found, verdict="unspecified", reason=f"{found.reason} These pictures check the pipeline and decide nothing: only {wanted} can, and there were none in this run.")
+        elif found.verdict == "impossible" and found.measured != "-": found = replace(found, reason=f"{found.reason} Theory decides this; these pictures only show it.")
     if found.verdict not in claim.verdicts: raise ClaimError(f"{claim.id}: its judge {claim.judge!r} says {found.verdict!r}, which is not among its verdicts ({', '.join(claim.verdicts)})")
     return found
 

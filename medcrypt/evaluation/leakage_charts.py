@@ -128,18 +128,27 @@ def pixel_pairs(
 # %% ../../nbs/api/58_leakage_charts.ipynb #02beeb70
 @style()
 def plot_silhouette(
-    pictures: dict, # title -> (2, rows, columns) uint8: the picture that is shown and another under the same key; columns a multiple of 16
+    rows: dict, # what is shown -> {scheme -> (2, rows, columns) uint8: the picture that is shown and another under the same key}; the same schemes in each row, columns a multiple of 16
+    *, most: int = 192, # rows and columns that are drawn; of larger pictures every second pixel, or every third, and so on
 ) -> Figure:
-    "Upper row: the first picture of each pair; lower row: its 16-byte blocks that occur again, in it or in the other. Raises PlotError."
-    shapes = {np.shape(pair) for pair in pictures.values()}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[0] != 2 or shape[2] % 16 or not all(np.asarray(pair).dtype == np.uint8 for pair in pictures.values()):
-        raise PlotError("plot: a silhouette needs pairs of uint8 pictures (2, rows, columns) of one size, columns a multiple of 16")
-    figure = new_figure(2 * WIDTHS["page"] / max(len(pictures), 3) * shape[1] / shape[2] + .65)
-    upper, lower = figure.subplots(2, len(pictures), squeeze=False)
-    white, red = np.array([255, 255, 255], np.uint8), np.uint8([int(PALETTE["vermillion"][i:i + 2], 16) for i in (1, 3, 5)])
-    for top, axes, (title, pair) in zip(upper, lower, pictures.items()):
-        again = repeats(pair)[0]
-        top.imshow(pair[0], vmin=0, vmax=255); top.set_title(title, loc="left")
-        axes.imshow(np.where(np.repeat(again.reshape(shape[1], -1), 16, axis=1)[..., None], red, white)); axes.set_title(f"{again.mean():.1%} of blocks repeat".replace("%", " %"), loc="left", fontsize=8.5)
-        for each in (top, axes): each.set(xticks=[], yticks=[]); each.spines[:].set_visible(True)
+    "A row for each picture, its size beside it, with the 16-byte blocks that occur again, in it or in the other, in red. Raises PlotError."
+    for of in rows.values():
+        shapes = {np.shape(pair) for pair in of.values()}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[0] != 2 or shape[2] % 16 or not all(np.asarray(pair).dtype == np.uint8 for pair in of.values()):
+            raise PlotError("plot: a silhouette needs pairs of uint8 pictures (2, rows, columns) of one size, columns a multiple of 16")
+    schemes = list(next(iter(rows.values()), {}))
+    if not schemes or any(list(of) != schemes for of in rows.values()): raise PlotError("plot: a silhouette needs the same schemes in each row, and at least one")
+    shapes = [np.shape(of[schemes[0]]) for of in rows.values()]
+    figure = new_figure(sum(WIDTHS["page"] / max(len(schemes), 3) * shape[1] / shape[2] + .2 for shape in shapes) + .3)
+    grid = figure.subplots(len(rows), len(schemes), squeeze=False, height_ratios=[shape[1] / shape[2] for shape in shapes])
+    red = np.array([int(PALETTE["vermillion"][i:i + 2], 16) for i in (1, 3, 5)])
+    for first, line, (what, of) in zip([True] + [False] * len(grid), grid, rows.items()):
+        for axes, (scheme, pair) in zip(line, of.items()):
+            again, step = repeats(pair)[0], -(-max(pair.shape[1:]) // most)
+            marked, grey = np.repeat(again.reshape(pair.shape[1], -1), 16, axis=1)[::step, ::step, None], np.repeat(pair[0, ::step, ::step, None], 3, axis=2)
+            axes.imshow(np.where(marked, (.5 * grey + .5 * red).astype(np.uint8), grey), interpolation="nearest")
+            share = f"{again.mean():.1%} of blocks repeat".replace("%", " %")
+            axes.set_title(f"{scheme}\n{share}" if first else share, loc="left", fontsize=8.5)
+            axes.set(xticks=[], yticks=[]); axes.spines[:].set_visible(True)
+        line[0].set_ylabel(f"{what}\n{pair.shape[1]} × {pair.shape[2]} pixels")
     return figure

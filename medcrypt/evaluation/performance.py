@@ -99,7 +99,7 @@ def drop_table(
     reference: tuple = ("masked-cnn", "plain"), # model and view that the others are compared with
     seed: int, resamples: int,
 ) -> pd.DataFrame:
-    "AUC(reference) - AUC(model on view) per data set, with the paired interval, over the repetitions that both have; `reference` names what is compared with. Raises PerformanceError when the rows do not match."
+    "AUC(reference) - AUC(model on view) per data set, and the same of F1 (each at its own thresholds), with paired intervals, over the repetitions that both have; `reference` names what is compared with. Raises PerformanceError when the rows do not match."
     rows = []
     for dataset, part in predictions.groupby("dataset", sort=False):
         keyed = {key: p.set_index(["seed", "fold", "image"]) for key, p in part.groupby(["model", "view"], sort=False)}
@@ -112,7 +112,9 @@ def drop_table(
             if ours.empty or len(ours) != len(theirs) or not theirs.index.isin(ours.index).all(): raise PerformanceError(f"{dataset}: {model} on {view} was not tested on the same images as {' on '.join(reference)}")
             same = ours.loc[theirs.index].reset_index()
             found = paired(same.label.to_numpy(), same.probability.to_numpy(), theirs.probability.to_numpy(), **_parts(same), seed=seed, resamples=resamples)
-            rows.append({"dataset": dataset, "reference": " on ".join(reference), "model": model, "view": view, **found.columns("auc_drop"), "n": found.n, "patients": found.patients, "repetitions": len(common)})
+            ours, theirs = ((f.probability.to_numpy() >= f.threshold.to_numpy()).astype(int) for f in (same, theirs))
+            f1 = bootstrap_statistic(same.label.to_numpy(), ours, statistic="f1", against=theirs, **{**_parts(same), "runs": np.zeros(len(same), int)}, seed=seed, resamples=resamples) # pooled over folds, as in `row`
+            rows.append({"dataset": dataset, "reference": " on ".join(reference), "model": model, "view": view, **found.columns("auc_drop"), **f1.columns("f1_drop"), "n": found.n, "patients": found.patients, "repetitions": len(common)})
     return in_order(pd.DataFrame(rows))
 
 # %% ../../nbs/api/59_performance.ipynb #01104c64

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AT_ONCE', 'FINDING_COLUMNS', 'recipe_of', 'Study']
 
-# %% ../../nbs/api/46_study.ipynb #9dd91401
+# %% ../../nbs/api/46_study.ipynb #d9a12069
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable
@@ -22,7 +22,8 @@ from .gathering import gather
 from .ladder import cross_validate
 from .model_card import ModelCard
 from .pretraining import fits_start, start_weights
-from .rungs import PIXELS, Job, jobs
+from .rungs import PICTURES, PIXELS, Job, jobs
+from .simple import by_all_pixels
 from .training import Recipe
 from ..vault.archive import FRESH, object_of, open_archive, sealing
 
@@ -134,6 +135,24 @@ class Study:
             if view not in seen: seen[view] = self.look(view, *repetitions[:1])
         return cross_validate(job, seen, self.data.finding_table if names else self.data.labels, self.splits, self.recipe_for(job), choose_threshold=choose_threshold, fits=self.run.fits(self.dataset), seed=self.seed, repetitions=repetitions, findings=names,
                               save_first=self.run.model(self.dataset, job.slug) if 0 in repetitions else None, card=self.card(job), start=self.start(job), tick=tick)
+
+    @property
+    def all_pixels(self) -> dict:
+        "view -> repetitions of the second learner: schemes and ciphertext as their networks have, and whole pictures beside them; none without such views."
+        found = {job.trained_on: self.repetitions(job) for job in self.jobs if views.find(job.trained_on)[0].name not in PICTURES}
+        return {"plain": tuple(seed for seed in dict.fromkeys(seed for seed, _ in self.splits) if seed < self.profile.scheme_seeds), **found} if found else {}
+
+    def fit_all_pixels(self,
+        *,
+        choose_threshold: Callable, # (labels, probabilities) -> threshold, on validation images
+        tick: Callable[[], None] = lambda: None, # called after each fit: as often as `all_pixels` has splits
+    ) -> pd.DataFrame:
+        "Rows of simple.by_all_pixels on each view of `all_pixels`; of ciphertext, another sealing in each repetition. Raises BaselineError."
+        frames = []
+        for view, repetitions in self.all_pixels.items():
+            for some in ([(r,) for r in repetitions] if object_of(view) in FRESH else [repetitions]):
+                frames.append(by_all_pixels(self.look(view, some[0])[0], self.data.labels, {k: s for k, s in self.splits.items() if k[0] in some}, choose_threshold=choose_threshold, view=view, tick=tick))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def fit_findings(self, **options) -> pd.DataFrame: # options: of `fit`
         "Rows of the findings' model; none where the data set has no findings. Raises TrainingError."
