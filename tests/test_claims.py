@@ -644,3 +644,7 @@ def test_constants_of_the_readme_are_true():
 @pytest.mark.parametrize("text, wanted", [("AUC is 0.88 here", ["0.88"]), ("takes 44 ms, or .5", ["44", ".5"]), ("ChestX-ray14, SHA-256 and `0.5`", []), ("3.11–3.13", ["3.11", "3.13"]), ("10,000 files, [x](a/0.9.md)", ["10,000"]), ("```\n0.7\n```\n", []),
                                           ("<!-- claims: begin -->0.7<!-- claims: end --> 5 %", ["5"])])
 def test_the_search_for_numbers_finds_results_and_no_names(text, wanted): assert numbers(prose(text)) == wanted
+
+
+def test_no_published_sentence_holds_code():
+    for file in sorted((ROOT / "figures").glob("*/*.md")): assert not re.search(r"[{}]|\.str\.|\bif .* else\b", file.read_text(encoding="utf-8")), file
