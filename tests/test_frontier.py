@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from medcrypt.core import RunPaths
 from medcrypt.evaluation import frontier_charts
-from medcrypt.evaluation.frontier import COLUMNS, DROP, FEWEST, RAW, SECOND, FrontierError, answer, frontier_table as whole_table, left_out, networks, noise_ssim, standing, verdicts
+from medcrypt.evaluation.frontier import COLUMNS, DROP, FEWEST, RAW, SECOND, FrontierError, answer, frontier_table as whole_table, learners, left_out, noise_ssim, standing, verdicts
 from medcrypt.evaluation.plots import PlotError, is_blank, load_table, save_figure, save_table, style
 from medcrypt.evaluation.unmeasured import save_unmeasured
 
@@ -48,7 +48,7 @@ def test_utility_is_that_of_a_masked_cnn_or_the_second_learner():
     assert table.model.tolist() == ["masked-cnn", "masked-cnn", *(f"masked-cnn on {v}" for v in table.index[2:])] and (table.reference == "masked-cnn").all() and np.allclose(table.auc_needed, .9 - DROP) and (table.verdict == "chance").all()
     assert (table.attack == "learned").all() and table.ssim_attack["le"] == .6 and table.bytes_ratio["cbc"] == 2 and table.auc_drop["plain"] == 0 and (table.n_attack == 64).all()
     assert table.loc["cbc", ["hidden_raw", "hidden_attack", "useful", "in_corner"]].tolist() == [True, "yes", False, False]
-    assert left_out(performance, attacks) == {"a": ["length"]} and "view alone" not in set(networks(performance).model)
+    assert left_out(performance, attacks) == {"a": ["length"]} and "view alone" not in set(learners(performance).model)
 
 
 def second(view, auc, half=.004):
@@ -201,7 +201,7 @@ def test_every_answer(made, raw, best):
 def test_data_sets_that_disagree():
     parts = [frontier_table(*tables((name,), **made)) for name, made in (("a", YES), ("b", NO), ("c", CROSS))]; text = answer(pd.concat(parts, ignore_index=True))
     assert text.count("depend on the data:") == 2 and text.count(". ") == 1 and "on a cbc has both" in text and "on b none of 4 views has both" in text and "on c cbc cannot be decided" in text
-    assert verdicts(pd.concat(parts))["best", "b"] == "no" and "do not hold together in any of 4 views: on a blocks-0.5 keeps" in answer(frontier_table(*tables(("a", "b"), **NO)))
+    assert verdicts(pd.concat(parts))["best", "b"] == "no" and "do not hold together in any of 4 views: on a, blocks-0.5 keeps" in answer(frontier_table(*tables(("a", "b"), **NO)))
 
 
 @pytest.mark.parametrize("made", [NO, YES, CROSS, RAW_ONLY, RAW_CROSS, ATTACK_ONLY])
@@ -214,7 +214,20 @@ def test_two_data_sets_make_two_short_sentences(made):
 def test_nothing_useful_and_nothing_hidden():
     assert "no view keeps the AUC" in answer(frontier_table(*tables(drop=(0, .2, .2, .4, .4))))
     alone = tables(drop=(0, .2, .2, .4, .4)); alone = (*(t[t["view"].isin(["plain", "cbc"])] for t in alone[:3]), alone[3])
-    assert "do not hold together in the only view: on a no view keeps the AUC" in answer(frontier_table(*alone))
+    assert "do not hold together in the only view: on a, no view keeps the AUC" in answer(frontier_table(*alone))
+
+
+def test_a_few_pictures_show_neither_that_a_label_is_read_nor_that_none_is():
+    made = tables(); few = frontier_table(made[0], made[1], made[2].assign(n=16), *made[3:])
+    assert set(few.told) == {"undecided"} and not (few.hidden_attack == "yes").any()
+    assert "no" in set(frontier_table(*made).told)
+
+
+def test_a_loss_from_a_plain_cnn_is_told_where_it_is_shown():
+    for low, told in ((-.05, False), (.035, True)):
+        performance, drops, attacks, sizes = tables(**NO); more = [{"dataset": "a", "reference": f"{r} on plain", "model": m, "view": v, "auc_drop": x, "auc_drop_low": a, "auc_drop_high": b} for r, m, v, x, a, b in (("masked-cnn", "plain-cnn", "plain", -.05, -.06, -.04), ("plain-cnn", "masked-cnn", "blocks-0.5", .04, low, .05))]
+        text = answer(frontier_table(performance, pd.concat([drops, pd.DataFrame(more)], ignore_index=True), attacks, sizes))
+        assert ("of a plain CNN's" in text) == told
 
 
 @settings(max_examples=60, deadline=None)

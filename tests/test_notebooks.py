@@ -244,4 +244,4 @@ def test_check_sync_names_what_is_out_of_step(tmp_path, change):
 @pytest.mark.parametrize("path", PAPER, ids=name)
 def test_a_step_fits_with_one_thread_wherever_it_is_run(path):
     found = [argument for cell in code_cells(path) for argument in re.findall(r"training\.configure\((.*?)\)", source(cell))]
-    assert set(found) <= {"1"}   # in JupyterLab no chain says how many: with another number the last digits would be others
+    assert found == ["1"] if any(word in python(cell) for cell in code_cells(path) for word in ("study.fit", "ablation.ablate", "training.predict", "attack_tables.")) else set(found) <= {"1"}   # in JupyterLab no chain says how many: with another number the last digits would be others

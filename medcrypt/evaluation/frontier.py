@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DROP', 'RAW', 'REFERENCE', 'SECOND', 'UNGATED', 'FEWEST', 'COLUMNS', 'WORDS', 'FrontierError', 'noise_ssim',
-           'networks', 'left_out', 'frontier_table', 'standing', 'verdicts', 'answer']
+           'learners', 'left_out', 'frontier_table', 'standing', 'verdicts', 'answer']
 
 # %% ../../nbs/api/66_frontier.ipynb #2fd58123
 import numpy as np
@@ -28,7 +28,7 @@ DROP, RAW = .03, .01 # largest AUC drop, and the bar that the SSIM of the view a
 REFERENCE = "masked-cnn"    # on plain pictures: named beforehand
 SECOND = ALL_PIXELS         # beside the Masked-CNN on what a view shows: the better of the two counts
 UNGATED = "learned, ungated" # an attack whose pictures may be worse than the mean: they count where they beat it, else for the label alone
-FEWEST = 50 # pictures: what fewer show alone is undecided
+FEWEST = 50 # pictures: whether a label is read from fewer alone is undecided
 
 def _need(frame: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
     if missing := [c for c in columns if c not in frame]: raise FrontierError(f"{name}: no column {', '.join(missing)}")
@@ -47,10 +47,11 @@ def _any(flags) -> str:
     flags = [None if pd.isna(f) else bool(f) for f in flags]
     return "yes" if True in flags else "undecided" if None in flags or not flags else "no"
 
-def _above(rows: pd.DataFrame, name: str, bar, enough=True) -> str:
-    # is the widened lower end of one above its bar? Where there is not enough it does not count as known
+def _above(rows: pd.DataFrame, name: str, bar, fewest: int = 0) -> str:
+    # is the widened lower end of one above its bar? Fewer pictures show nothing alone, neither that it is nor that it is not
     if name not in rows or f"{name}_low" not in rows: return "undecided"
-    ends = _widened(rows, name); return _any((ends > bar).astype(object).where(ends.notna() & ((ends <= bar) | enough), None))
+    ends, enough = _widened(rows, name), rows["n"] >= fewest if fewest else pd.Series(True, rows.index)
+    return _any((ends > bar).astype(object).where(ends.notna() & (enough | (ends <= bar) & enough.any()), None))
 
 def _below(value, low, high, bar: float, strictly: bool) -> str:
     # yes, no or undecided: is it below the bar? Without an interval a value shows no more than that it is not
@@ -72,15 +73,15 @@ def noise_ssim(
     chosen = draw.permutation(len(images))[:count]; found = [ssim(images[i], draw.integers(0, top, images[i].shape, dtype=images.dtype, endpoint=True), data_range=top) for i in chosen]
     return bootstrap_mean([np.nan if f is None else f for f in found], np.asarray(patients)[chosen], seed=seed, resamples=resamples).columns("ssim_noise")
 
-# %% ../../nbs/api/66_frontier.ipynb #cc95be14
+# %% ../../nbs/api/66_frontier.ipynb #8f59b688
 _ENDS = ("", "_low", "_high")
 COLUMNS = ("dataset", "view", "model", *(f"auc{e}" for e in _ENDS), "verdict", "reference", "auc_needed", *(f"{n}{e}" for n in ("auc_drop", "auc_drop_plain_cnn") for e in _ENDS), "plain_cnn_better", "attack", *(f"{n}{e}" for n in ("ssim_attack", "ssim_raw") for e in _ENDS), "ssim_mean_picture", "n_attack", "n_raw", *(f"auc_attack{e}" for e in _ENDS), "auc_attacker", "n_auc_attack", *(f"rank1{e}" for e in _ENDS), "rank1_attacker", "rank1_chance",
            "beats_mean", "told", "identified", "hidden_attack", *(f"ssim_noise{e}" for e in _ENDS), "bytes_ratio", "n", "prevalence", "useful", "hidden_raw", "in_corner", "in_corner_attack")
 
-def networks(
+def learners(
     performance: pd.DataFrame, # of performance.performance_table
 ) -> pd.DataFrame:
-    "The row of the better learner, by AUC, for each data set and view; of plain pictures the reference, of `length` the logistic regression."
+    "The row of the Masked-CNN of each data set and view, or of the second learner where that one looked too and has the higher AUC; of plain pictures the reference, of `length` the logistic regression."
     kept = _need(performance, "performance", "dataset", "model", "view", "auc", "images", "prevalence").reset_index(drop=True)
     named = kept["model"].isin([REFERENCE, SECOND]) | (kept["model"] == REFERENCE + " on " + kept["view"]) | (kept["view"] == "length") & (kept["model"] == "logistic regression")
     named &= (kept["view"] != "plain") | (kept["model"] == REFERENCE)
@@ -90,7 +91,7 @@ def left_out(performance: pd.DataFrame, attacks: pd.DataFrame) -> dict:
     "data set -> views of which only the utility or only the leakage was measured."
     found = {}
     for dataset in performance["dataset"].unique():
-        seen, attacked = (set(f[f["dataset"] == dataset][["view", c]].dropna()["view"]) for f, c in ((networks(performance), "auc"), (_counted(attacks), "ssim")))
+        seen, attacked = (set(f[f["dataset"] == dataset][["view", c]].dropna()["view"]) for f, c in ((learners(performance), "auc"), (_counted(attacks), "ssim")))
         if seen ^ attacked: found[dataset] = sorted(seen ^ attacked, key=order_of)
     return found
 
@@ -99,7 +100,7 @@ def _leakage(tried: pd.DataFrame, identity: pd.DataFrame | None) -> dict:
     counted = _counted(tried); pictures = counted[counted["ssim"].notna()]
     attack, shown = (pictures.loc[i] for i in ((pictures["ssim"] - pictures["ssim_mean_picture"]).idxmax(), pictures["n"].idxmax()))
     row = {"attack": attack["attack"], **_interval(attack, "ssim", "ssim_attack"), **_interval(shown, "ssim_as_it_is", "ssim_raw"), "ssim_mean_picture": attack["ssim_mean_picture"], "n_attack": int(attack["n"]), "n_raw": int(shown["n"])}
-    ways = {"beats_mean": _any(counted["beats_mean"]), "told": _above(tried, "auc", .5, tried["n"] >= FEWEST), "identified": "undecided"}
+    ways = {"beats_mean": _any(counted["beats_mean"]), "told": _above(tried, "auc", .5, FEWEST), "identified": "undecided"}
     if "auc" in tried and tried["auc"].notna().any(): # the most that is shown, not the luck of a few pictures
         told = tried.loc[(tried["auc_low"] if "auc_low" in tried and tried["auc_low"].notna().any() else tried["auc"]).idxmax()]; row |= {**_interval(told, "auc", "auc_attack"), "auc_attacker": told["attack"], "n_auc_attack": int(told["n"])}
     if identity is not None:
@@ -120,7 +121,7 @@ def frontier_table(
     _need(drops, "drops", "dataset", "reference", "model", "view", "auc_drop", "auc_drop_low", "auc_drop_high")
     _need(attacks, "attacks", "dataset", "view", "attack", "n", "ssim", "ssim_low", "ssim_high", "ssim_mean_picture", "ssim_as_it_is", "beats_mean")
     if identity is not None: _need(identity, "identity", "dataset", "view", "attacker", "target", "rank1", "rank1_low", "chance")
-    table, seen = [], networks(performance)
+    table, seen = [], learners(performance)
     for dataset in performance["dataset"].unique():
         part = seen[(seen["dataset"] == dataset) & seen["auc"].notna()].set_index("view")
         if "plain" not in part.index: raise FrontierError(f"{dataset}: no AUC of {REFERENCE} on plain pictures to compare with")
@@ -171,12 +172,12 @@ def _of_dataset(title: str, found: pd.DataFrame, table: pd.DataFrame, reading: s
     if kept.empty: why = "no view keeps the AUC"
     else:
         row = kept.loc[kept[name].abs().idxmin()]; lost = _interval(row, "auc_drop_plain_cnn", "auc_drop")
-        less = row.get("plain_cnn_better") == "yes" and pd.notna(lost["auc_drop"]) and _below(*lost.values(), DROP, False) != "yes" # than the best that was measured on plain pictures
+        less = row.get("plain_cnn_better") == "yes" and pd.notna(lost["auc_drop"]) and _below(*lost.values(), DROP, False) == "no" # than the best that was measured on plain pictures
         whose = "Masked-CNN's " * less
         why = f"{row.name} {may} the {whose}AUC at SSIM {format_interval(row[name], row[f'{name}_low'], row[f'{name}_high'])}"
         if reading == "best": why += f" (mean picture {format_number(row['ssim_mean_picture'])}{''.join(f', {text}' for way, text in (('told', 'label read'), ('identified', 'pictures found')) if row[way] == 'yes')})"
         if less: why += f", loses {format_number(lost['auc_drop'])} of a plain CNN's"
-    return "no", f"on {title} none of {len(found)} view{'s' * (len(found) > 1)} has both ({why})", f"on {title} {why}"
+    return "no", f"on {title} none of {len(found)} view{'s' * (len(found) > 1)} has both ({why})", f"on {title}, {why}"
 
 def _noise(table: pd.DataFrame) -> str:
     # of a data set on which no view passes, if not even noise does
